@@ -1,0 +1,1 @@
+"""The data side of FaceLLM Studio: images, generated pairs, decisions, snapshots and their tabs."""

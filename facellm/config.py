@@ -1,0 +1,102 @@
+"""The app's settings: `space_config.yaml` (section `app`), overridden by FACELLM_* environment variables.
+
+This is the only module that reads the environment. Nothing is read at import: `load_settings()` does it, and only
+`app.py` and the commands call that.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+
+from facellm.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG_FILE = ROOT / "space_config.yaml"
+EMBEDDED_DIR = Path(__file__).resolve().parent / "embedded"
+EMBEDDED_BASE = EMBEDDED_DIR / "tiny-base"
+EMBEDDED_ADAPTER = EMBEDDED_DIR / "facellm-tiny"
+
+
+class Settings(BaseSettings):
+    """All settings of the app. Field by field as in `space_config.yaml`; unknown keys there are refused."""
+
+    model_config = SettingsConfigDict(env_prefix="FACELLM_", extra="forbid", frozen=True)
+
+    data_dir: Path = Path("data")
+    base_model: str = "auto"
+    adapter: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    reviewer: str = Field(default="reviewer", min_length=1)
+    max_new_tokens: int = Field(default=160, ge=1, le=4096)
+    max_image_mb: float = Field(default=10, gt=0)
+    max_image_megapixels: float = Field(default=50, gt=0)
+    max_question_chars: int = Field(default=2000, ge=1)
+    seed_faces: int = Field(default=320, ge=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then the file."""
+        file_settings = YamlConfigSettingsSource(settings_cls, yaml_file=CONFIG_FILE, yaml_config_section="app")
+        return init_settings, env_settings, file_settings
+
+    @property
+    def images_dir(self) -> Path:
+        """Images, named by their SHA-256."""
+        return self.data_dir / "images"
+
+    @property
+    def runs_dir(self) -> Path:
+        """One directory for each training run."""
+        return self.data_dir / "runs"
+
+    @property
+    def snapshots_dir(self) -> Path:
+        """One JSONL file of examples for each snapshot."""
+        return self.data_dir / "snapshots"
+
+    @property
+    def base_checkpoint(self) -> str:
+        """The base model to load: the embedded one where none is named."""
+        return str(EMBEDDED_BASE) if self.base_model == "auto" else self.base_model
+
+    @property
+    def adapter_path(self) -> Path | None:
+        """The adapter that answers beside the base; None when there is to be none.
+
+        `auto` means the embedded adapter, and only beside the embedded base, for which it was trained.
+        """
+        if self.adapter == "none":
+            return None
+        if self.adapter == "auto":
+            return EMBEDDED_ADAPTER if self.base_model == "auto" else None
+        return Path(self.adapter)
+
+
+def load_settings() -> Settings:
+    """Read the settings, with a relative `data_dir` resolved against the working directory.
+
+    Raises:
+        ConfigError: the file or a variable holds something that is not a setting, or a value out of its range.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(
+            f"The setting {name} is not usable ({first['msg']}; found {first['input']!r}). "
+            f"Correct it in {CONFIG_FILE.name} or in the variable FACELLM_{name.upper()}."
+        ) from error
+    except (yaml.YAMLError, KeyError) as error:
+        raise ConfigError(f"{CONFIG_FILE.name} cannot be read: {error}. Expected the sections card and app.") from error
+    return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})

@@ -1,0 +1,56 @@
+"""Fixtures shared by the tests: a data directory of their own, a tiny model, a headless browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported: the suite runs in parallel processes on few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data directory, named in FACELLM_DATA_DIR so that subprocesses use it too."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("FACELLM_DATA_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model's architecture with random weights, as a checkpoint on disk."""
+    from facellm import tiny  # noqa: PLC0415 - torch is loaded only by the tests that need it
+
+    folder = tmp_path_factory.mktemp("tiny") / "untrained"
+    tiny.save_untrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["object"]:
+    """A headless Chromium, or a skip where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if chromium is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield instance
+        instance.close()
