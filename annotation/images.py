@@ -1,0 +1,28 @@
+"""Image files below the data directory, each named by the SHA-256 of its content.
+
+A file is written beside its place and moved there, so that it is complete or absent; several processes may store the
+same image at once.
+"""
+
+import hashlib
+from pathlib import Path
+from uuid import uuid4
+
+
+def put_image(data_dir: Path, data: bytes, suffix: str) -> tuple[str, str]:
+    """Store a file's bytes as `images/ab/<sha256><suffix>`; return its SHA-256 and that path.
+
+    Args:
+        data_dir: the data directory.
+        data: the file's bytes.
+        suffix: of its name, such as ".png".
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    relative = Path("images", sha256[:2], sha256 + suffix)
+    path = data_dir / relative
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{sha256}.{uuid4().hex}.partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    return sha256, relative.as_posix()

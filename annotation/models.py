@@ -1,0 +1,270 @@
+"""The tables, and the input schemas that guard them.
+
+A `table=True` model is built without validation, so every row is made by `Model.model_validate({...})`, and what comes
+from outside passes an input schema first. Enums are stored as their string values. The draft of a pair (question and
+answer) never changes; what people decide about it is a list of events, and `Pair.status` only repeats what they add
+up to.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import pydantic
+import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict, model_validator
+from sqlmodel import Field, SQLModel
+
+from facellm.data import Attribute
+
+
+class Status(StrEnum):
+    """What the decisions about a pair add up to."""
+
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    EDITED = "edited"
+    REJECTED = "rejected"
+    SKIPPED = "skipped"
+
+
+class Action(StrEnum):
+    """What one decision does."""
+
+    ACCEPT = "accept"
+    EDIT = "edit"
+    REJECT = "reject"
+    SKIP = "skip"
+    UNDO = "undo"
+
+
+class Reason(StrEnum):
+    """Why a pair was rejected."""
+
+    WRONG = "wrong"
+    CONTRADICTS = "contradicts image"
+    LEAK = "leaks hint"
+    REFUSAL = "refusal"
+    UNSAFE = "unsafe"
+    LANGUAGE = "poor language"
+    OTHER = "other"
+
+
+class Severity(StrEnum):
+    """How much a flag should worry a reviewer."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+# Constraints need names before a migration can change them.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+CURATED = (Status.ACCEPTED, Status.EDITED)  # what a snapshot takes unless told otherwise
+
+
+class UtcDateTime(sa.TypeDecorator[datetime]):
+    """Aware datetimes in, aware datetimes out: SQLite drops the time zone, so UTC is stored and put back."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        """Store UTC without a zone."""
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        """Give it back as UTC."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+def _text_enum(kind: type[StrEnum]) -> Any:
+    """A VARCHAR of the enum's values (SQLAlchemy's own default stores the names), without a CHECK to migrate."""
+    return sa.Enum(
+        kind, native_enum=False, create_constraint=False, length=32, values_callable=lambda e: [m.value for m in e]
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Image(SQLModel, table=True):
+    """A face picture; its file is named by its content and never changes."""
+
+    __tablename__ = "images"
+
+    id: int | None = Field(default=None, primary_key=True)
+    sha256: str = Field(unique=True, min_length=64, max_length=64)
+    path: str  # relative to the data directory
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    source: str = Field(index=True)  # where it came from, such as "rendered:17"
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Label(SQLModel, table=True):
+    """One known fact about an image, such as age = 20-29, and who says so."""
+
+    __tablename__ = "labels"
+    __table_args__ = (
+        sa.UniqueConstraint("image_id", "name", "source"),
+        sa.Index("ix_labels_name_value", "name", "value", "image_id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    image_id: int = Field(foreign_key="images.id")
+    name: str = Field(min_length=1)
+    value: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+
+
+class Pair(SQLModel, table=True):
+    """A question about an image and a teacher's answer to it: an immutable draft with a derived status."""
+
+    __tablename__ = "pairs"
+    __table_args__ = (
+        sa.UniqueConstraint("image_id", "attribute", "prompt_version", "teacher", "parameters"),
+        sa.Index("ix_pairs_status", "status", "id"),
+        sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    image_id: int = Field(foreign_key="images.id")
+    attribute: Attribute = Field(sa_type=_text_enum(Attribute))
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    teacher: str = Field(min_length=1)
+    prompt_version: str = Field(min_length=1)
+    parameters: str = ""  # what else the teacher was told, such as a seed; part of the pair's identity
+    status: Status = Field(default=Status.PENDING, sa_type=_text_enum(Status))
+    revision: int = Field(default=0, ge=0)  # how many decisions it has had, undone ones too
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Flag(SQLModel, table=True):
+    """What an automatic check found in a pair."""
+
+    __tablename__ = "flags"
+
+    id: int | None = Field(default=None, primary_key=True)
+    pair_id: int = Field(foreign_key="pairs.id", index=True)
+    check: str = Field(min_length=1)
+    severity: Severity = Field(sa_type=_text_enum(Severity))
+    message: str = Field(min_length=1)
+    span_start: int | None = Field(default=None, ge=0)  # characters of the answer; None where the whole of it is meant
+    span_end: int | None = Field(default=None, ge=0)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Decision(SQLModel, table=True):
+    """One event in the history of a pair. Rows are only ever added."""
+
+    __tablename__ = "decisions"
+    __table_args__ = (
+        sa.UniqueConstraint("pair_id", "revision"),
+        sa.Index("ix_decisions_reviewer", "reviewer", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)  # made in the browser: sending it twice stores it once
+    pair_id: int = Field(foreign_key="pairs.id")
+    revision: int = Field(ge=1)  # of the pair after this event
+    reviewer: str = Field(min_length=1)
+    action: Action = Field(sa_type=_text_enum(Action))
+    reason: Reason | None = Field(default=None, sa_type=_text_enum(Reason))
+    text: str | None = None  # the new answer of an edit
+    milliseconds: int | None = Field(default=None, ge=0)  # from the pair being shown to the key
+    undoes: str | None = Field(default=None, foreign_key="decisions.uuid", unique=True)  # the event that it takes back
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Snapshot(SQLModel, table=True):
+    """An immutable set of examples; its file is `snapshots/NAME/examples.jsonl`."""
+
+    __tablename__ = "snapshots"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, min_length=1)
+    filter: str  # JSON: which pairs it took
+    count: int = Field(ge=1)
+    sha256: str = Field(min_length=64, max_length=64)  # facellm.data.content_hash of its examples
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class DecisionInput(BaseModel):
+    """A decision as it comes from a browser, before it is known whether it can be stored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uuid: UUID
+    pair_id: int
+    image_sha256: str  # with the revision: what the reviewer was looking at
+    revision: int = pydantic.Field(ge=0)
+    action: Action
+    reason: Reason | None = None
+    text: str | None = pydantic.Field(default=None, max_length=20_000)
+    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    undoes: UUID | None = None
+
+    @model_validator(mode="after")
+    def _fields_fit_the_action(self) -> "DecisionInput":
+        if (self.action is Action.EDIT) != (self.text is not None):
+            raise ValueError("an edit has a text, and nothing else has one")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("the edited answer is empty")
+        if self.reason is not None and self.action is not Action.REJECT:
+            raise ValueError("only a rejection has a reason")
+        if self.action is Action.UNDO and self.undoes is None:
+            raise ValueError("an undo names the decision that it takes back")
+        return self
+
+
+class PairInput(BaseModel):
+    """A draft to be stored, with a decision already made about it where there is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attribute: Attribute
+    question: str = pydantic.Field(min_length=1)
+    answer: str = pydantic.Field(min_length=1)
+    teacher: str = pydantic.Field(min_length=1)
+    prompt_version: str = pydantic.Field(min_length=1)
+    parameters: str = ""
+    decision: "PastDecision | None" = None
+
+
+class PastDecision(BaseModel):
+    """A decision that comes with an imported pair."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    uuid: UUID
+    reviewer: str = pydantic.Field(min_length=1)
+    action: Action
+    reason: Reason | None = None
+    text: str | None = None
+    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+
+
+class ImageInput(BaseModel):
+    """An image whose file is stored already, with its labels and pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
+    path: str
+    width: int = pydantic.Field(ge=1)
+    height: int = pydantic.Field(ge=1)
+    bytes: int = pydantic.Field(ge=1)
+    source: str
+    labels: dict[str, str]
+    label_source: str = pydantic.Field(min_length=1)
+    pairs: tuple[PairInput, ...] = ()

@@ -1,0 +1,219 @@
+"""The one door to the data: every query and every change of state of images, pairs and decisions.
+
+    store = Store.open(data_dir)
+
+A decision is an event that is only ever added; in the same transaction the pair's status is set to what its events
+add up to. It is refused with a `StaleError` when the pair has changed since the reviewer saw it, and storing the same
+UUID twice stores it once. A store may be used from several threads, and a data directory by several processes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlmodel import Session, col, func, select
+
+from annotation.database import connect, migrate, reading, writing
+from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
+from annotation.images import put_image
+from annotation.ingest import insert_images
+from annotation.models import (
+    CURATED,
+    Decision,
+    DecisionInput,
+    Flag,
+    Image,
+    ImageInput,
+    Pair,
+    Snapshot,
+    Status,
+)
+from annotation.snapshots import take_snapshot
+from facellm.data import Attribute
+
+DATABASE = "studio.db"
+
+
+@dataclass(frozen=True)
+class PairView:
+    """A pair as a reviewer sees it: its image and labels, and the decision that stands, if any."""
+
+    pair: Pair
+    image: Image
+    labels: dict[str, str]
+    decision: Decision | None
+
+    @property
+    def answer(self) -> str:
+        """The text to show: the edited one where an edit stands, else the draft."""
+        edited = self.decision.text if self.decision else None
+        return self.pair.answer if edited is None else edited
+
+
+class Store:
+    """Images, pairs, decisions and snapshots below one data directory."""
+
+    def __init__(self, engine: Engine, data_dir: Path) -> None:
+        """Use `Store.open`, which also migrates."""
+        self._engine = engine
+        self.data_dir = data_dir
+
+    @classmethod
+    def open(cls, data_dir: Path) -> "Store":
+        """Open the data directory's database at the newest schema; both are created where there is none."""
+        engine = connect(data_dir / DATABASE)
+        migrate(engine)
+        return cls(engine, data_dir)
+
+    def close(self) -> None:
+        """Close the connections; the store cannot be used afterwards."""
+        self._engine.dispose()
+
+    # Images and pairs coming in
+
+    def put_image(self, data: bytes, suffix: str) -> tuple[str, str]:
+        """Store an image file under its content: (SHA-256, path relative to the data directory).
+
+        Args:
+            data: the file's bytes.
+            suffix: of its name, such as ".png".
+        """
+        return put_image(self.data_dir, data, suffix)
+
+    def ingest(self, images: Sequence[ImageInput]) -> int:
+        """Add images with their labels and pairs in one transaction; return how many pairs were new.
+
+        What is there already stays as it is, so the same call twice adds nothing the second time.
+        """
+        with writing(self._engine) as session:
+            return insert_images(session, images)
+
+    def sources(self) -> set[str]:
+        """Where the images came from, one entry for each image."""
+        with reading(self._engine) as session:
+            return set(session.exec(select(Image.source)).all())
+
+    def is_empty(self) -> bool:
+        """Whether there is no image yet."""
+        with reading(self._engine) as session:
+            return session.exec(select(Image.id).limit(1)).first() is None
+
+    # Reviewing
+
+    def queue(
+        self,
+        *,
+        attribute: Attribute | None = None,
+        status: Status = Status.PENDING,
+        after: int = 0,
+        exclude: Iterable[int] = (),
+        limit: int = 20,
+    ) -> list[PairView]:
+        """The next pairs to look at: the eight pairs of one face follow each other.
+
+        Args:
+            attribute: only pairs of this attribute; None for all.
+            status: only pairs of this status.
+            after: only pairs that come after the pair of this id.
+            exclude: ids that the caller has already.
+            limit: at most so many.
+        """
+        query = select(Pair).where(Pair.status == status, col(Pair.id) > after, col(Pair.id).not_in(list(exclude)))
+        if attribute is not None:
+            query = query.where(Pair.attribute == attribute)
+        with reading(self._engine) as session:
+            return _views(session, session.exec(query.order_by(col(Pair.id)).limit(limit)).all())
+
+    def pairs(self, ids: Iterable[int]) -> list[PairView]:
+        """The pairs of these ids, in the order of their ids; unknown ids are left out."""
+        with reading(self._engine) as session:
+            query = select(Pair).where(col(Pair.id).in_(list(ids))).order_by(col(Pair.id))
+            return _views(session, session.exec(query).all())
+
+    def decide(self, reviewer: str, decision: DecisionInput) -> Decision:
+        """Store a decision and set the pair's status; the same UUID again changes nothing and returns what is stored.
+
+        Raises:
+            StaleError: the pair has changed since the reviewer saw it, or what is to be undone no longer stands.
+            DataError: the pair does not exist, or is another one than the reviewer saw.
+        """
+        with writing(self._engine) as session:
+            stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
+            return stored or append_decision(session, reviewer, decision)
+
+    def history(self, reviewer: str, *, limit: int = 200) -> list[Decision]:
+        """The reviewer's decisions that can still be undone, newest first, at most `limit` of them."""
+        query = select(Decision).where(Decision.reviewer == reviewer, still_stands())
+        with reading(self._engine) as session:
+            return list(session.exec(query.order_by(col(Decision.id).desc()).limit(limit)).all())
+
+    def events(self, pair_id: int) -> list[Decision]:
+        """All that was ever decided about a pair, oldest first."""
+        with reading(self._engine) as session:
+            return events_of(session, [pair_id])[pair_id]
+
+    # Counting
+
+    def counts(self) -> dict[Attribute, dict[Status, int]]:
+        """How many pairs there are, by attribute and status; nothing is left out where there is none."""
+        counts = {attribute: dict.fromkeys(Status, 0) for attribute in Attribute}
+        with reading(self._engine) as session:
+            query = select(Pair.attribute, Pair.status, func.count()).group_by(col(Pair.attribute), col(Pair.status))
+            for attribute, status, number in session.exec(query):
+                counts[Attribute(attribute)][Status(status)] = number
+        return counts
+
+    def accepted_counts(self) -> dict[Attribute, int]:
+        """How many pairs a snapshot would take, by attribute."""
+        return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
+
+    def image_count(self) -> int:
+        """How many images there are."""
+        with reading(self._engine) as session:
+            return session.exec(select(func.count()).select_from(Image)).one()
+
+    def flag_counts(self) -> dict[str, int]:
+        """How many pairs each check has flagged."""
+        query = select(Flag.check, func.count(sa.distinct(col(Flag.pair_id)))).group_by(Flag.check)
+        with reading(self._engine) as session:
+            return dict(session.exec(query.order_by(Flag.check)).all())
+
+    def flagged_count(self) -> int:
+        """How many pairs have a flag."""
+        with reading(self._engine) as session:
+            return session.exec(select(func.count(sa.distinct(col(Flag.pair_id))))).one()
+
+    def reviewer_counts(self) -> dict[str, int]:
+        """How many events each reviewer has made, undone ones and undoes too."""
+        query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer).order_by(Decision.reviewer)
+        with reading(self._engine) as session:
+            return dict(session.exec(query).all())
+
+    # Snapshots
+
+    def snapshot(self, name: str, *, statuses: Sequence[str] = CURATED) -> Snapshot:
+        """Freeze the pairs of these statuses under a name, as `snapshots/NAME/examples.jsonl`.
+
+        The same state of the same pairs has the same hash, whatever the name.
+
+        Raises:
+            DataError: the name is taken or cannot be a folder's name, or there is no such pair.
+        """
+        return take_snapshot(self._engine, self.data_dir, name, [Status(status) for status in statuses])
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, newest first."""
+        with reading(self._engine) as session:
+            return list(session.exec(select(Snapshot).order_by(col(Snapshot.id).desc())).all())
+
+
+def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
+    image_ids = {pair.image_id for pair in pairs}
+    images = {image.id: image for image in session.exec(select(Image).where(col(Image.id).in_(image_ids)))}
+    labels = labels_of(session, image_ids)
+    events = events_of(session, [pair.id for pair in pairs if pair.id is not None])
+    return [
+        PairView(pair, images[pair.image_id], labels[pair.image_id], standing(events[pair.id or 0])) for pair in pairs
+    ]

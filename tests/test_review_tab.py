@@ -1,0 +1,364 @@
+"""The review desk in a real browser, on a real server and a real store.
+
+python -m pytest tests/test_review_tab.py
+"""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import gradio as gr
+import pytest
+
+from annotation.models import Action, Decision, DecisionInput, Reason, Status
+from annotation.review_tab import build_review_tab
+from annotation.seed import seed
+from annotation.store import Store
+
+pytestmark = pytest.mark.browser
+
+STYLES = Path(__file__).resolve().parent.parent / "facellm" / "studio.css"
+SERVER_CALLS = "**/component_server/**"
+DESKTOP = {"width": 1366, "height": 768}
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with 9 faces, 3 of which (24 pairs) are pending."""
+    folder = tmp_path_factory.mktemp("seeded") / "data"
+    store = Store.open(folder)
+    seed(store, 9)
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def store(seeded: Path, data_dir: Path) -> Iterator[Store]:
+    shutil.copytree(seeded, data_dir)
+    opened = Store.open(data_dir)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def url(store: Store) -> Iterator[str]:
+    with gr.Blocks(analytics_enabled=False) as app, gr.Tabs(elem_id="studio-tabs"):
+        with gr.Tab("Review"):
+            build_review_tab(store, "ana")
+        with gr.Tab("Other"):
+            gr.Textbox(label="Text")
+    yield serve(app)
+    app.close()
+
+
+def serve(app: gr.Blocks) -> str:
+    """Serve on a free port of this machine; return the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app.launch(
+        prevent_thread_lock=True,
+        server_name="127.0.0.1",
+        server_port=port,
+        quiet=True,
+        ssr_mode=False,
+        run_history=False,
+        css_paths=STYLES,
+    )
+    return str(app.local_url)
+
+
+class Desk:
+    """What a reviewer sees and does."""
+
+    def __init__(self, page: Any, url: str) -> None:
+        self.page = page
+        page.goto(url)
+        self.wait_for_state("showing")
+
+    def wait_for_state(self, state: str) -> None:
+        self.page.wait_for_selector(f".desk[data-state={state}]", timeout=20_000)
+
+    def wait_until_saved(self) -> None:
+        self.page.wait_for_selector(".desk[data-unsent='0']", timeout=20_000)
+
+    @property
+    def pair(self) -> int:
+        return int(self.page.get_attribute(".desk", "data-pair"))
+
+    @property
+    def unsent(self) -> int:
+        return int(self.page.get_attribute(".desk", "data-unsent"))
+
+    def press(self, key: str) -> int:
+        """Press a key; return the pair that was shown."""
+        shown = self.pair
+        self.page.keyboard.press(key)
+        return shown
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+
+@pytest.fixture
+def desk(browser: Any, url: str) -> Iterator[Desk]:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield Desk(page, url)
+    assert errors == []
+    context.close()
+
+
+def events(store: Store, pair_id: int) -> list[Decision]:
+    return store.events(pair_id)
+
+
+def status(store: Store, pair_id: int) -> Status:
+    return store.pairs([pair_id])[0].pair.status
+
+
+def test_one_key_accepts_rejects_and_skips_and_shows_the_next_pair(desk: Desk, store: Store) -> None:
+    shown = [desk.press(key) for key in "ars"]
+    assert shown == [17, 18, 19]
+    assert desk.pair == 20
+    desk.wait_until_saved()
+    assert [status(store, pair) for pair in shown] == [Status.ACCEPTED, Status.REJECTED, Status.SKIPPED]
+    (accepted,) = events(store, 17)
+    assert accepted.reviewer == "ana"
+    assert accepted.milliseconds is not None
+    view = store.pairs([20])[0]
+    assert desk.text(".answer") == view.answer
+    assert desk.text(".question") == view.pair.question
+    assert "All saved" in desk.text(".saved")
+
+
+def test_a_digit_gives_the_rejection_its_reason(desk: Desk, store: Store) -> None:
+    pair = desk.press("r")
+    assert desk.page.locator(".reasons").is_visible()
+    desk.press("2")
+    assert desk.page.locator(".reasons").is_hidden()
+    desk.wait_until_saved()
+    assert [event.reason for event in events(store, pair)] == [None, Reason.CONTRADICTS]
+    desk.press("z")
+    assert desk.pair == pair
+    desk.wait_until_saved()
+    assert status(store, pair) is Status.PENDING
+    desk.press("3")  # no rejection to explain any more
+    assert desk.unsent == 0
+
+
+def test_edit_in_place_with_keys_and_with_buttons(desk: Desk, store: Store) -> None:
+    first = desk.press("e")
+    assert desk.page.evaluate("document.activeElement.className") == "editor"
+    desk.page.keyboard.press("Control+a")
+    desk.page.keyboard.type("a rare answer, read as asked")  # every shortcut's letter is in it
+    assert desk.pair == first
+    desk.page.keyboard.press("Control+Enter")
+    second = desk.pair
+    assert second != first
+    desk.page.click("[data-do=edit]")
+    desk.page.fill(".editor", "Another answer.")
+    desk.page.click("[data-do=save]")
+    desk.wait_until_saved()
+    assert [store.pairs([pair])[0].answer for pair in (first, second)] == [
+        "a rare answer, read as asked",
+        "Another answer.",
+    ]
+    assert [len(events(store, pair)) for pair in (first, second)] == [1, 1]
+
+
+def test_cancelled_empty_and_unchanged_edits(desk: Desk, store: Store) -> None:
+    pair = desk.press("e")
+    desk.page.fill(".editor", "Never stored.")
+    desk.page.keyboard.press("Escape")
+    assert desk.text(".answer") == store.pairs([pair])[0].pair.answer
+    desk.press("e")
+    desk.page.fill(".editor", "  ")
+    desk.page.keyboard.press("Control+Enter")
+    assert "The answer is empty" in desk.text(".message")
+    assert desk.pair == pair
+    desk.page.keyboard.press("Escape")
+    desk.press("e")
+    desk.page.keyboard.press("Control+Enter")
+    desk.wait_until_saved()
+    assert [event.action for event in events(store, pair)] == [Action.ACCEPT]
+
+
+def test_keys_are_silent_in_text_fields_with_modifiers_in_ime_and_in_other_tabs(desk: Desk, store: Store) -> None:
+    pair = desk.pair
+    for keys in ("Control+a", "Shift+A", "Alt+r", "Meta+s"):
+        desk.page.keyboard.press(keys)
+    for init in ("{key: 'a', isComposing: true}", "{key: 'a', keyCode: 229}", "{key: 'a', repeat: true}"):
+        desk.page.evaluate(f"document.body.dispatchEvent(new KeyboardEvent('keydown', {{...{init}, bubbles: true}}))")
+    desk.page.focus("select.attribute")
+    desk.page.keyboard.press("r")  # no attribute begins with it
+    desk.page.get_by_role("tab", name="Other").click()
+    desk.page.locator("body").press("a")
+    desk.page.get_by_role("textbox", name="Text").fill("")
+    desk.page.get_by_role("textbox", name="Text").type("area")
+    desk.page.get_by_role("tab", name="Review").click()
+    assert (desk.pair, desk.unsent) == (pair, 0)
+    assert events(store, pair) == []
+    desk.page.locator("body").press("a")
+    desk.wait_until_saved()
+    assert len(events(store, pair)) == 1
+
+
+def test_undo_goes_back_through_everything_also_after_a_reload(desk: Desk, store: Store, url: str) -> None:
+    shown = [desk.press(key) for key in "aras"]
+    desk.wait_until_saved()
+    desk.press("z")
+    assert desk.pair == shown[-1]
+    desk.wait_until_saved()
+    again = Desk(desk.page, url)
+    desk.page.wait_for_selector(".undo:enabled")
+    for pair in reversed(shown[:-1]):
+        again.press("z")
+        desk.page.wait_for_function(f"document.querySelector('.desk').dataset.pair === '{pair}'")
+    desk.wait_until_saved()
+    assert [status(store, pair) for pair in shown] == [Status.PENDING] * 4
+    again.press("z")
+    assert "nothing to undo" in desk.text(".message")
+    again.press("a")
+    desk.wait_until_saved()
+    assert status(store, shown[0]) is Status.ACCEPTED
+
+
+def test_decisions_survive_a_server_that_is_away_and_a_reload(desk: Desk, store: Store) -> None:
+    desk.page.route(SERVER_CALLS, lambda route: route.abort())
+    shown = [desk.press(key) for key in "aar"]
+    desk.page.wait_for_selector(".banner:visible")
+    assert "3 decisions are kept in this browser" in desk.text(".banner")
+    assert [events(store, pair) for pair in shown] == [[], [], []]
+    desk.page.unroute(SERVER_CALLS)
+    desk.page.route(SERVER_CALLS, lambda route: route.fulfill(status=500, body="{}"))
+    desk.page.reload()
+    desk.page.wait_for_selector(".banner:visible")
+    assert desk.text(".panel-title") == "Waiting for the server"
+    desk.page.keyboard.press("a")  # nothing is shown, so nothing is decided
+    assert desk.unsent == 3
+    desk.page.unroute(SERVER_CALLS)
+    desk.wait_until_saved()
+    desk.page.wait_for_selector(".banner", state="hidden")
+    assert [len(events(store, pair)) for pair in shown] == [1, 1, 1]
+    desk.wait_for_state("showing")
+    assert desk.pair not in shown
+    assert desk.page.evaluate("Object.keys(localStorage).filter(key => key.startsWith('facellm.review')).length") == 0
+
+
+def test_a_decision_on_a_pair_that_somebody_else_decided_is_not_stored(desk: Desk, store: Store) -> None:
+    view = store.pairs([desk.pair])[0]
+    theirs = DecisionInput(
+        uuid=uuid4(), pair_id=desk.pair, image_sha256=view.image.sha256, revision=0, action=Action.REJECT
+    )
+    store.decide("ben", theirs)
+    pair = desk.press("e")
+    desk.page.fill(".editor", "A careful text.")
+    desk.page.keyboard.press("Control+Enter")
+    desk.wait_until_saved()
+    assert f"Pair {pair} is rejected by ben since you saw it" in desk.text(".banner")
+    assert "Your text was: A careful text." in desk.text(".banner")
+    assert status(store, pair) is Status.REJECTED
+    assert desk.pair != pair
+    desk.page.click(".banner-close")
+    assert desk.page.locator(".banner").is_hidden()
+
+
+def test_filters_and_empty_states(desk: Desk, store: Store) -> None:
+    desk.page.select_option("select.attribute", "pose")
+    desk.page.wait_for_function("document.querySelector('.topic').textContent === 'face pose'")
+    assert "of 9 reviewed" in desk.text(".done")
+    for _ in range(3):
+        desk.press("a")
+    desk.wait_for_state("empty")
+    assert desk.text(".panel-title") == "All pairs of this filter are reviewed"
+    desk.wait_until_saved()
+    desk.page.select_option("select.status", "rejected")
+    desk.wait_for_state("showing")
+    assert desk.text(".badge").startswith("rejected by demo")
+    first = desk.press("s")
+    desk.wait_until_saved()
+    assert status(store, first) is Status.REJECTED  # looked at, not skipped
+    desk.page.select_option("select.status", "skipped")
+    desk.wait_for_state("empty")
+    assert desk.text(".panel-title") == "No skipped pairs here"
+    desk.page.get_by_role("button", name="Go to the pending ones").click()
+    desk.wait_for_state("empty")
+    desk.page.get_by_role("button", name="Show all attributes").click()
+    desk.wait_for_state("showing")
+    assert desk.page.input_value("select.attribute") == ""
+
+
+def test_every_pending_pair_is_shown_once_whatever_the_speed(desk: Desk, store: Store) -> None:
+    shown = []
+    while desk.page.get_attribute(".desk", "data-state") != "empty":
+        if desk.page.get_attribute(".desk", "data-state") == "showing":
+            shown.append(desk.press("a"))
+    desk.wait_until_saved()
+    pending = [*range(17, 25), *range(41, 49), *range(65, 73)]
+    assert shown == pending
+    assert all(len(events(store, pair)) == 1 for pair in pending)
+
+
+def test_text_is_never_markup_and_a_lost_image_does_not_stop_the_review(desk: Desk, store: Store, url: str) -> None:
+    view = store.pairs([desk.pair])[0]
+    markup = "<img src=x onerror='window.ran = true'> ${1+1} {{this}}"
+    edit = DecisionInput(
+        uuid=uuid4(), pair_id=desk.pair, image_sha256=view.image.sha256, revision=0, action=Action.EDIT, text=markup
+    )
+    store.decide("ben", edit)
+    (store.data_dir / view.image.path).unlink()
+    again = Desk(desk.page, url)
+    assert desk.page.get_attribute(".face img", "alt") == "The image file is missing"
+    again.press("a")
+    desk.page.select_option("select.status", "edited")
+    desk.page.wait_for_function("document.querySelector('.badge').textContent.startsWith('edited')")
+    for _ in range(30):
+        if desk.text(".answer") == markup:
+            break
+        again.press("s")
+    assert desk.text(".answer") == markup
+    assert desk.page.evaluate("window.ran") is None
+
+
+def test_without_a_pair_the_desk_says_what_to_do(browser: Any, data_dir: Path) -> None:
+    empty = Store.open(data_dir)
+    with gr.Blocks(analytics_enabled=False) as app:
+        build_review_tab(empty, "ana")
+    page = browser.new_page()
+    page.goto(serve(app))
+    page.wait_for_selector(".desk[data-state=empty]")
+    assert page.locator(".panel-title").inner_text() == "No pairs yet"
+    assert "python -m annotation seed" in page.locator(".panel-text").inner_text()
+    seed(empty, 3)
+    page.get_by_role("button", name="Look again").click()
+    page.wait_for_selector(".desk[data-state=showing]")
+    page.close()
+    app.close()
+    empty.close()
+
+
+IN_VIEW = """names => names.filter(name => {
+    const box = document.querySelector(name).getBoundingClientRect();
+    return box.width < 1 || box.top < 0 || box.bottom > innerHeight || box.left < 0 || box.right > innerWidth;
+})"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_everything_is_in_view_without_scrolling(browser: Any, url: str, viewport: dict[str, int]) -> None:
+    page = browser.new_page(viewport=viewport)
+    Desk(page, url)
+    needed = [".face img", ".question", ".answer", "[data-do=accept]", "[data-do=reject]", "[data-do=skip]", ".undo"]
+    assert page.evaluate(IN_VIEW, needed) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click("[data-do=reject]")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.click("[data-do=edit]")
+    assert page.evaluate(IN_VIEW, [".editor", "[data-do=save]", "[data-do=cancel]"]) == []
+    page.close()
