@@ -1,0 +1,295 @@
+"""Training runs, from their directories alone: make one, start it, stop it, see how it goes.
+
+    run_dir = create_run(runs_dir, examples, recipe(base))
+    start(run_dir)
+    status(run_dir).state
+
+The one surprising fact: no state is stored anywhere. "Running" means that the process named in process.json lives,
+recognised by its start time, since a process id is soon given to another; a process that is gone without result.json
+has failed. So nothing is lost, and nothing is pretended, when the app or the trainer is killed.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from facellm.config import ROOT
+from facellm.errors import BusyError, ConfigError, DataError
+from facellm.recipe import RunConfig, portable_name, recipe
+from facellm.run_directory import (
+    ADAPTER,
+    CONFIG,
+    LOG,
+    METRICS,
+    PROCESS,
+    RESULT,
+    STOP,
+    SnapshotRef,
+    check_name,
+    create_run,
+    load_record,
+    next_name,
+)
+from facellm.run_files import json_lines, read_json, tail, write_json
+
+# With what makes a run, this module is all that the app needs to know of training.
+__all__ = [
+    "RunConfig",
+    "RunStatus",
+    "SnapshotRef",
+    "State",
+    "check_free",
+    "check_name",
+    "claim",
+    "create_run",
+    "finished_adapters",
+    "last_metrics",
+    "list_runs",
+    "load_record",
+    "log_tail",
+    "metrics",
+    "next_name",
+    "recipe",
+    "start",
+    "status",
+    "stop",
+]
+
+
+class State(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"  # made, but not started
+    RUNNING = "running"
+    STOPPED = "stopped"  # on request
+    FAILED = "failed"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as its directory tells it at one moment."""
+
+    path: Path
+    state: State
+    created: datetime
+    pairs: int = 0
+    images: int = 0
+    config: RunConfig | None = None  # None: config.json cannot be read
+    step: int = 0
+    total_steps: int = 0  # 0: not known yet
+    loss: float | None = None  # of the last step
+    first_loss: float | None = None
+    seconds: float = 0.0
+    eta_s: float | None = None
+    error: str | None = None
+    stopping: bool = False  # asked to stop, and still running
+    adapter: Path | None = None  # only of a run that has ended
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its directory, and of its adapter in the chat."""
+        return self.path.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values, the config with all its numbers."""
+        found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        config = self.config.model_dump(mode="json") if self.config else None
+        paths = {"path": str(self.path), "adapter": str(self.adapter) if self.adapter else None}
+        return {"name": self.name} | found | paths | {"created": self.created.isoformat(), "config": config}
+
+
+def start(run_dir: Path) -> None:
+    """Train a run in a process of its own, which outlives this one; its output goes to log.txt. Returns at once.
+
+    Raises:
+        BusyError: a run is going.
+        ConfigError: it is not a run directory, or it has been trained already.
+    """
+    command = [sys.executable, "-u", "-m", "facellm", "train", str(run_dir.resolve())]
+    with _starting(run_dir), (run_dir / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            close_fds=True,
+        )
+        _sign(run_dir, process.pid)
+
+
+def claim(run_dir: Path) -> None:
+    """Called by the process that trains: this run is mine, unless another one is going.
+
+    Raises:
+        BusyError: another run is going.
+        ConfigError: it is not a run directory, or it has been trained already.
+    """
+    with _starting(run_dir):
+        _sign(run_dir, os.getpid())
+
+
+@contextmanager
+def _starting(run_dir: Path) -> Iterator[None]:
+    """Check that a run can start; no other process can check or start one meanwhile."""
+    if not (run_dir / CONFIG).is_file():
+        raise ConfigError(f"{run_dir} is not a run directory: it has no {CONFIG}. Make one: python -m facellm prepare.")
+    with (run_dir.parent / ".starting.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it when the process ends, however it ends
+        check_free(run_dir.parent)
+        if (run_dir / PROCESS).exists() and not _is_me(run_dir):
+            raise ConfigError(f"The run {run_dir.name} has been trained already. Make a new one to train again.")
+        yield
+
+
+def check_free(runs_dir: Path) -> None:
+    """Raise BusyError if a run of this directory is going: they would share one device."""
+    for path in runs_dir.glob(f"*/{PROCESS}"):
+        if _lives(path.parent) and not _is_me(path.parent):
+            raise BusyError(
+                f"The run {path.parent.name} is going; only one can train at a time. Wait until it ends, or stop it."
+            )
+
+
+def stop(run_dir: Path) -> None:
+    """Ask a run to stop; it saves its adapter and ends within a step. Nothing happens if it is not going."""
+    if _lives(run_dir):
+        (run_dir / STOP).touch()
+        pid = _process(run_dir)
+        assert pid is not None
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            return  # it has ended since
+
+
+def _sign(run_dir: Path, pid: int) -> None:
+    write_json(run_dir / PROCESS, {"pid": pid, "started": _started(pid)})
+
+
+def _process(run_dir: Path) -> int | None:
+    signed = read_json(run_dir / PROCESS)
+    return signed["pid"] if signed else None
+
+
+def _is_me(run_dir: Path) -> bool:
+    return _process(run_dir) == os.getpid() and _lives(run_dir)
+
+
+def _lives(run_dir: Path) -> bool:
+    signed = read_json(run_dir / PROCESS)
+    if not signed or signed["started"] is None:
+        return False
+    started = _started(signed["pid"])
+    return started is not None and abs(started - signed["started"]) < 1
+
+
+def _started(pid: int) -> float | None:
+    """When the living process of this id started, in seconds after the boot: no change of the clock moves that."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.create_time() - psutil.boot_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def status(run_dir: Path) -> RunStatus:
+    """How a run stands.
+
+    Raises:
+        DataError: it is not a run directory, or its config.json cannot be read.
+    """
+    record = load_record(run_dir)
+    lives = _lives(run_dir)
+    result = read_json(run_dir / RESULT)  # after the look at the process, which writes it before it ends
+    last = last_metrics(run_dir)
+    first = next(json_lines(run_dir / METRICS), None)
+    state, error = _state(run_dir, lives, result)
+    ended = state in (State.STOPPED, State.FINISHED)
+    return RunStatus(
+        path=run_dir,
+        state=state,
+        created=datetime.fromisoformat(record["created"]),
+        pairs=record["pairs"],
+        images=record["images"],
+        config=RunConfig.checked(record["config"], f"{run_dir.name}/{CONFIG}"),
+        step=last.get("step", 0),
+        total_steps=last.get("total", 0),
+        loss=last.get("loss"),
+        first_loss=first["loss"] if first else None,
+        seconds=(result or last).get("seconds", 0.0),
+        eta_s=last.get("eta") if state is State.RUNNING else None,
+        error=error,
+        stopping=state is State.RUNNING and (run_dir / STOP).exists(),
+        adapter=run_dir / ADAPTER if ended and (run_dir / ADAPTER).is_dir() else None,
+    )
+
+
+def _state(run_dir: Path, lives: bool, result: dict[str, Any] | None) -> tuple[State, str | None]:
+    if result:
+        return State(result["state"]), result.get("error")
+    if lives:
+        return State.RUNNING, None
+    if not (run_dir / PROCESS).exists():
+        return State.QUEUED, None
+    if (run_dir / STOP).exists():  # it was stopped before it could say so
+        return State.STOPPED, None
+    return State.FAILED, (
+        "The training process ended without a result: it was killed, or the machine went down or ran out of memory. "
+        "The end of the log may say more."
+    )
+
+
+def list_runs(runs_dir: Path) -> list[RunStatus]:
+    """All runs, newest first; one whose config.json cannot be read is shown as failed."""
+    found = []
+    for path in runs_dir.glob(f"*/{CONFIG}"):
+        try:
+            found.append(status(path.parent))
+        except (DataError, ConfigError) as error:
+            created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found.append(RunStatus(path.parent, State.FAILED, created, error=str(error)))
+    return sorted(found, key=lambda run: (run.created, run.name), reverse=True)
+
+
+def finished_adapters(runs_dir: Path, base_model: str) -> dict[str, Path]:
+    """The adapters that runs on this base have left, by run name, newest first; stopped runs leave one, too."""
+    base = portable_name(base_model)
+    return {
+        run.name: run.adapter
+        for run in list_runs(runs_dir)
+        if run.adapter is not None and run.config is not None and run.config.base_model == base
+    }
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The steps so far: step, total, epoch, loss, lr, grad_norm, tokens, seconds, eta (seconds)."""
+    return list(json_lines(run_dir / METRICS))
+
+
+def last_metrics(run_dir: Path) -> dict[str, Any]:
+    """The last step, or {} before the first."""
+    lines = [line for line in tail(run_dir / METRICS, 4096).splitlines() if line.endswith("}")]
+    return json.loads(lines[-1]) if lines else {}
+
+
+def log_tail(run_dir: Path, size: int = 8192) -> str:
+    """The end of the log, in whole lines."""
+    return tail(run_dir / LOG, size)

@@ -1,0 +1,126 @@
+"""What a training run is told: every number of the LoRA recipe with its bounds, and two sets of defaults.
+
+    recipe("OpenGVLab/InternVL3-1B-hf")     FaceLLM's recipe (arXiv:2507.10300)
+    recipe(str(EMBEDDED_BASE))              the one for the embedded tiny model
+
+The one surprising fact: a base model inside the checkout is named relative to it (`facellm/embedded/tiny-base`), in
+runs and in adapters, so that both still find it after the checkout has moved.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from facellm.config import EMBEDDED_BASE, ROOT
+from facellm.errors import ConfigError
+
+
+class RunConfig(BaseModel):
+    """The numbers of one run, as in `config.json`. The defaults are FaceLLM's; `recipe` chooses by base model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_model: str = Field(min_length=1, description="Checkpoint to adapt: a folder or a Hub id.")
+    snapshot: str | None = Field(default=None, description="The snapshot that the pairs come from.")
+    snapshot_sha256: str | None = Field(
+        default=None, min_length=64, max_length=64, description="The snapshot's content hash."
+    )
+
+    epochs: int = Field(default=1, ge=1, le=1000, description="How often every pair is seen.")
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Number of steps; where it is set, epochs do not count."
+    )
+    batch_size: int = Field(
+        default=80,
+        ge=1,
+        le=4096,
+        description="Pairs of one step, about: an image brings all its pairs, so steps take images.",
+    )
+    rows_at_once: int = Field(
+        default=4,
+        ge=1,
+        le=1024,
+        description="Rows computed at a time; a step of more adds up their gradients, exactly.",
+    )
+    share_prefix: bool = Field(
+        default=True,
+        description="Put the pairs of an image in one row, so that the image is computed once; same gradients.",
+    )
+    max_length: int = Field(
+        default=2048, ge=16, le=131_072, description="Longest row in tokens. A longer pair is refused, never cut."
+    )
+
+    learning_rate: float = Field(default=1e-5, gt=0, le=0.1, description="AdamW's peak learning rate.")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="How the learning rate falls."
+    )
+    warmup: float = Field(default=0.0, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    weight_decay: float = Field(default=0.0, ge=0, le=1, description="AdamW's weight decay.")
+    clip: float = Field(default=1.0, gt=0, description="Largest norm of a step's gradient.")
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of the LoRA matrices.")
+    alpha: int = Field(default=32, ge=1, le=4096, description="LoRA's scale; its effect is alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of LoRA's inputs dropped in training.")
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Of the LoRA matrices, the order of the images and dropout."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where to train; auto takes a GPU if any."
+    )
+    feature_cache_mb: int = Field(
+        default=1024, ge=0, description="Memory for vision features that later epochs use again."
+    )
+
+    @field_validator("base_model")
+    @classmethod
+    def _portable(cls, value: str) -> str:
+        return portable_name(value)
+
+    @property
+    def checkpoint(self) -> str:
+        """The base model as it can be loaded: a folder of the checkout as an absolute path."""
+        return find_base(self.base_model)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], source: str) -> Self:
+        """Build from values that a person wrote; `source` says where, for the message.
+
+        Raises:
+            ConfigError: a name that does not exist, or a value out of its bounds.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+            raise ConfigError(f"{source}: {name}: {first['msg']}{found}. Correct it and try again.") from error
+
+
+def recipe(base_model: str) -> RunConfig:
+    """The defaults for a base model.
+
+    The embedded model is thousands of times smaller than FaceLLM's bases and has to learn from about a thousand pairs
+    in minutes, so it takes a higher rate, smaller steps and several epochs.
+    """
+    if portable_name(base_model) == portable_name(str(EMBEDDED_BASE)):
+        return RunConfig(base_model=base_model, epochs=8, batch_size=32, learning_rate=2e-3)
+    return RunConfig(base_model=base_model)
+
+
+def portable_name(base_model: str) -> str:
+    """A folder inside the checkout, relative to it; any other folder, absolute; a Hub id as it is."""
+    path = Path(find_base(base_model))
+    if not (path.is_absolute() or path.is_dir()):
+        return base_model
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def find_base(name: str) -> str:
+    """The folder that a portable name stands for, or the name itself."""
+    inside = ROOT / name
+    return str(inside) if inside.is_dir() else name

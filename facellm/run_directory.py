@@ -1,0 +1,128 @@
+"""What a run directory holds, and how one is made.
+
+    config.json      what to do: the whole RunConfig, versions, the hash of the examples
+    train.jsonl      the examples
+    process.json     the process that trains it
+    metrics.jsonl    a line for each step
+    log.txt          what the process printed
+    adapter/         the trained LoRA adapter
+    result.json      written last: how it ended
+
+The one surprising fact: the hash is over what the examples say, not over the file, so it is that of the snapshot they
+came from, wherever the data directory lies.
+"""
+
+import importlib.metadata
+import platform
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from facellm.data import Example, content_hash, write_examples
+from facellm.errors import ConfigError, DataError
+from facellm.recipe import RunConfig
+from facellm.run_files import read_json, write_json
+
+CONFIG, EXAMPLES, PROCESS = "config.json", "train.jsonl", "process.json"
+METRICS, LOG, RESULT, ADAPTER = "metrics.jsonl", "log.txt", "result.json", "adapter"
+STOP = "stop"  # an empty file: somebody asked the run to stop
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class SnapshotRef:
+    """A snapshot as the Fine-tune tab needs it: its name, content hash, and file of examples."""
+
+    name: str
+    sha256: str
+    path: Path
+
+
+def create_run(runs_dir: Path, examples: Sequence[Example], config: RunConfig, *, name: str | None = None) -> Path:
+    """Make a run directory that is ready to be trained; `config.json`, written last, makes it one.
+
+    Args:
+        name: of the directory; the next free `run-N` by default.
+
+    Raises:
+        DataError: there is no example, or they are not those of the snapshot that the config names.
+        ConfigError: the name is taken, or cannot be a folder's name.
+    """
+    if not examples:
+        raise DataError("There is no accepted pair to train on. Accept some pairs first.")
+    sha256 = content_hash(examples)
+    if config.snapshot_sha256 not in (None, sha256):
+        raise DataError(
+            f"The examples have the hash {sha256[:12]}…, the snapshot {config.snapshot} has "
+            f"{str(config.snapshot_sha256)[:12]}…: they have been changed. Take a new snapshot."
+        )
+    run_dir = _new_folder(runs_dir, name)
+    record = {
+        "created": datetime.now(UTC).isoformat(),
+        "pairs": len(examples),
+        "images": len({image for example in examples for image in example.images}),
+        "examples_sha256": sha256,
+        "versions": versions(),
+        "config": config.model_dump(mode="json"),
+    }
+    try:
+        write_examples(run_dir / EXAMPLES, examples)
+        write_json(run_dir / CONFIG, record)
+    except BaseException:  # such as a full disk: the name stays free
+        shutil.rmtree(run_dir, ignore_errors=True)
+        raise
+    return run_dir
+
+
+def check_name(runs_dir: Path, name: str) -> None:
+    """Raise ConfigError if a new run cannot have this name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot be the name of a run. Use up to 64 letters, digits, dots, dashes or underscores, "
+            "beginning with a letter or a digit."
+        )
+    if (runs_dir / name).exists():
+        raise ConfigError(f"There is a run {name} already. Choose another name.")
+
+
+def next_name(runs_dir: Path) -> str:
+    """`run-N` with the next number that no run has had."""
+    taken = [int(found[1]) for path in runs_dir.glob("run-*") if (found := re.fullmatch(r"run-(\d+)", path.name))]
+    return f"run-{max(taken, default=0) + 1}"
+
+
+def _new_folder(runs_dir: Path, name: str | None) -> Path:
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    while True:
+        chosen = name or next_name(runs_dir)
+        check_name(runs_dir, chosen)
+        try:
+            (runs_dir / chosen).mkdir()
+        except FileExistsError:  # another process took it since
+            continue
+        return runs_dir / chosen
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide what training computes."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def load_record(run_dir: Path) -> dict[str, Any]:
+    """config.json as it is.
+
+    Raises:
+        DataError: there is none, or it lacks what create_run writes.
+    """
+    record = read_json(run_dir / CONFIG)
+    if record is None:
+        raise DataError(f"{run_dir} is not a run directory: it has no {CONFIG}. Make one: python -m facellm prepare.")
+    expected = {"created", "pairs", "images", "examples_sha256", "versions", "config"}
+    if missing := sorted(expected - record.keys()):
+        raise DataError(f"{run_dir.name}/{CONFIG} lacks {', '.join(missing)}. Make the run again.")
+    return record

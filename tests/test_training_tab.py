@@ -1,0 +1,144 @@
+"""The Fine-tune tab in a real browser: the button, a real run, reload, restart, Stop, and refusals."""
+
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from rendered_examples import make_examples
+
+from facellm import jobs
+from facellm.data import Attribute, Example, content_hash, write_examples
+from facellm.jobs import SnapshotRef, State
+from facellm.training_tab import build_training_tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+LOADED = 90_000  # milliseconds for a training process to load torch on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left(data_dir: Path) -> Iterator[None]:
+    """A run outlives whoever started it, so a test that fails must not leave one."""
+    yield
+    for run in jobs.list_runs(data_dir / "runs"):
+        jobs.stop(run.path)
+
+
+@contextmanager
+def served(
+    data_dir: Path, base: Path, counts: Callable[[], dict[Attribute, int]], examples: list[Example]
+) -> Iterator[str]:
+    """The tab alone, served on a free port."""
+
+    def snapshot(name: str) -> SnapshotRef:
+        path = data_dir / "snapshots" / name / "examples.jsonl"
+        write_examples(path, examples)
+        return SnapshotRef(name, content_hash(examples), path)
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with gr.Blocks() as page:
+        build_training_tab(runs_dir=data_dir / "runs", counts=counts, snapshot=snapshot, bases=[str(base)])
+    try:
+        _, url, _ = page.launch(
+            prevent_thread_lock=True,
+            server_name="127.0.0.1",
+            server_port=port,
+            ssr_mode=False,
+            run_history=False,
+            quiet=True,
+        )
+        yield url
+    finally:
+        page.close()
+
+
+def opened(browser: Any, url: str) -> Any:
+    page = browser.new_page(viewport={"width": 1366, "height": 768})
+    page.goto(url)
+    page.wait_for_selector("#tune-begin")
+    page.wait_for_selector("#tune-head :text('run'), #tune-head :text('No runs yet')")
+    return page
+
+
+def head(page: Any, text: str) -> None:
+    page.wait_for_selector(f"#tune-head:has-text('{text}')", timeout=LOADED)
+
+
+def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    examples = make_examples(data_dir / "images", 2)
+    counts = Counter(example.attribute for example in examples if example.attribute)
+    with served(data_dir, untrained_tiny, lambda: dict(counts), examples) as url:
+        page = opened(browser, url)
+        head(page, "No runs yet")
+        assert "16 accepted pairs" in page.inner_text("#tune-pairs")
+        page.get_by_label("Name").fill("first try")
+        page.click("#tune-begin")
+        page.wait_for_selector("text=cannot be the name of a run")
+        page.get_by_label("Name").fill("first")
+        page.get_by_label("Epochs").fill("12")
+        page.click("#tune-begin")
+        head(page, "running")
+        head(page, "· loss")
+        head(page, "finished")
+        assert page.is_visible("#tune-curve canvas, #tune-curve svg")
+        page.wait_for_selector("#tune-chat:enabled")
+        assert not page.is_visible("#tune-stop")
+        assert page.get_by_label("Name").input_value() == ""
+        page.reload()
+        head(page, "finished")
+        assert page.is_checked("#tune-runs input")
+        assert "first · finished · 16 pairs" in page.inner_text("#tune-runs")
+        page.close()
+    run = jobs.status(data_dir / "runs" / "first")
+    assert run.config is not None
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 12, 12)
+    assert run.config.snapshot is not None
+    assert run.config.snapshot.startswith("first.")
+
+
+def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    """A run outlives the app that started it; the next one shows it, refuses a second, and can stop it."""
+    examples = make_examples(data_dir / "images", 2)
+    config = jobs.RunConfig(base_model=str(untrained_tiny), max_steps=10_000, batch_size=8)
+    run_dir = jobs.create_run(data_dir / "runs", examples, config)
+    jobs.start(run_dir)
+    with served(data_dir, untrained_tiny, lambda: {Attribute.POSE: 16}, examples) as url:
+        page = opened(browser, url)
+        head(page, "running")
+        page.click("#tune-begin")
+        page.wait_for_selector("text=The run run-1 is going")
+        assert [path.name for path in run_dir.parent.glob("*/config.json")] == ["config.json"]
+        assert not (data_dir / "snapshots").exists()
+        head(page, "· loss")
+        page.click("#tune-stop")
+        head(page, "stopped")
+        page.wait_for_selector("#tune-chat:enabled")
+        page.close()
+    assert jobs.status(run_dir).state is State.STOPPED
+
+
+def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    with served(data_dir, untrained_tiny, dict, []) as url:
+        page = opened(browser, url)
+        assert "No accepted pairs yet" in page.inner_text("#tune-pairs")
+        page.click("#tune-begin")
+        page.wait_for_selector(".toast-body:has-text('No accepted pairs yet')")
+        time.sleep(0.2)
+        assert jobs.list_runs(data_dir / "runs") == []
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
+        page.close()
+
+
+def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
+    with gr.Blocks() as page:
+        build_training_tab(runs_dir=data_dir, counts=dict, snapshot=lambda _: None, bases=[str(untrained_tiny)])  # type: ignore[arg-type,return-value]
+    assert page.fns
+    assert {function.api_visibility for function in page.fns.values()} == {"private"}
