@@ -1,0 +1,151 @@
+"""FaceLLM Studio: python app.py, or make run.
+
+Puts the parts together: settings, store, model, tabs, launch. On the first start with an empty data directory it
+seeds a small data set, so that every tab has something to work on. The address is Gradio's to choose:
+GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from annotation.review_tab import build_review_tab
+from annotation.seed import open_seeded
+from annotation.snapshots import EXAMPLES_FILE
+from annotation.store import Store
+from facellm import faces, jobs
+from facellm.chat_tab import build_chat_tab
+from facellm.config import Settings, load_settings
+from facellm.errors import FaceLLMError
+from facellm.model import ChatModel
+from facellm.training_tab import build_training_tab
+
+HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
+EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
+STYLES = sorted((Path(__file__).parent / "facellm").glob("*.css"))
+SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
+
+
+def main() -> None:
+    """Start the app and serve until it is interrupted."""
+    try:
+        settings = load_settings()
+        store = open_seeded(settings)
+        model = ChatModel.load(settings.base_checkpoint, device=settings.device)
+    except FaceLLMError as error:
+        sys.exit(f"error: {error}")
+    try:
+        app = build_app(settings, store, model)
+        _, url, _ = app.launch(**launch_options(settings))
+        print(f"FaceLLM Studio is at {url}", flush=True)
+        app.block_thread()
+    finally:
+        model.close()
+        store.close()
+
+
+def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
+    """The page: a tab for each step of the loop, and the one wire between them."""
+    with gr.Blocks(title="FaceLLM Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        gr.HTML(HEADER, elem_id="studio-header")
+        with gr.Tabs(elem_id="studio-tabs") as tabs:
+            with gr.Tab("Chat", id="chat"):
+                chat = build_chat_tab(
+                    model, lambda: adapters(settings), examples=example_faces(settings.data_dir), settings=settings
+                )
+            with gr.Tab("Review", id="review"):
+                build_review_tab(store, settings.reviewer)
+            with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
+                training = build_training_tab(
+                    runs_dir=settings.runs_dir,
+                    counts=store.accepted_counts,
+                    snapshot=lambda name: take_snapshot(settings, store, name),
+                    bases=[settings.base_checkpoint],
+                )
+        # Reviewing changes what the Fine-tune tab counts, and a finished run is one more model to chat with.
+        fine_tune_tab.select(
+            training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
+        )
+        training.chat_button.click(
+            lambda run: (gr.Tabs(selected="chat"), chat.choose(run)),
+            training.selected_run,
+            [tabs, chat.models],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+    return app
+
+
+def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotRef:
+    """Freeze the accepted pairs for a training run: what `python -m annotation snapshot NAME` does."""
+    snapshot = store.snapshot(name)
+    return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / EXAMPLES_FILE)
+
+
+def adapters(settings: Settings) -> dict[str, Path]:
+    """The adapters that can answer beside the base, by name: the configured one, then those of finished runs."""
+    found = {}
+    if settings.adapter_path is not None:
+        found[settings.adapter_path.name] = settings.adapter_path
+    return found | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint)
+
+
+def example_faces(data_dir: Path) -> list[Path]:
+    """Rendered faces that a visitor can click instead of uploading one."""
+    folder = data_dir / "examples"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number in EXAMPLE_FACES:
+        path = folder / f"face-{number}.png"
+        if not path.exists():
+            faces.render(faces.sample(number), 384).save(path)
+        paths.append(path)
+    return paths
+
+
+def launch_options(settings: Settings) -> dict[str, Any]:
+    """How the page is served: nothing leaves the machine, nothing of a visitor is kept, no file but images is read."""
+    return {
+        "theme": theme(),
+        "css_paths": STYLES,
+        "quiet": True,
+        "prevent_thread_lock": True,
+        "footer_links": [],
+        "run_history": False,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "max_file_size": int(settings.max_image_mb * 1024 * 1024),
+        "allowed_paths": [str(settings.images_dir), str(settings.data_dir / "examples")],
+    }
+
+
+def theme() -> gr.themes.Base:
+    """Quiet colours and the system's own fonts: nothing is fetched from elsewhere."""
+    return gr.themes.Soft(
+        primary_hue="indigo",
+        neutral_hue="slate",
+        font=SYSTEM_FONTS,
+        font_mono=("ui-monospace", "Consolas", "monospace"),
+    ).set(
+        block_border_width="1px",
+        block_border_color="*border_color_primary",
+        block_shadow="none",
+        block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
+        block_title_padding="0",
+        block_title_text_color="*body_text_color_subdued",
+        block_title_text_color_dark="*body_text_color_subdued",
+        block_title_text_size="*text_sm",
+        block_title_text_weight="400",
+        input_border_width="1px",
+        input_shadow="none",
+        input_shadow_focus="none",
+        button_primary_shadow="none",
+        button_secondary_shadow="none",
+    )
+
+
+if __name__ == "__main__":
+    main()

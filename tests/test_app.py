@@ -1,0 +1,180 @@
+"""The whole loop as a newcomer goes through it: `python app.py` and a browser, nothing else.
+
+A real server, the embedded model, a real training subprocess. One small seeded data set serves the module.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotation.models import Status
+from annotation.store import Store
+from facellm import jobs
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("app")]
+
+
+@dataclass
+class Studio:
+    """A running app: where it is, and its data."""
+
+    url: str
+    data_dir: Path
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    data_dir = tmp_path_factory.mktemp("studio") / "data"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"FACELLM_DATA_DIR": str(data_dir), "FACELLM_SEED_FACES": "24", "GRADIO_SERVER_PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=os.environ | settings, stdout=subprocess.PIPE, text=True
+    ) as process:
+        line = process.stdout.readline()  # type: ignore[union-attr]
+        assert f"http://127.0.0.1:{port}" in line, line
+        yield Studio(f"http://127.0.0.1:{port}", data_dir)
+        process.terminate()
+
+
+@pytest.fixture
+def page(studio: Studio, browser: Any) -> Iterator[Any]:
+    """A page at laptop size; the test fails if it asked anything of another machine or its scripts failed."""
+    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    page = context.new_page()
+    strangers: list[str] = []
+    failures: list[str] = []
+    page.on("request", lambda request: strangers.append(request.url) if is_foreign(request.url) else None)
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.goto(studio.url)
+    page.get_by_role("tab", name="Chat").wait_for()
+    yield page
+    context.close()
+    assert strangers == [], "the page works without a network"
+    assert failures == []
+
+
+def is_foreign(url: str) -> bool:
+    return re.match(r"(data|blob):|http://127\.0\.0\.1[:/]", url) is None
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+def ask_expression(page: Any) -> list[str]:
+    """Pick the first example face, ask for its expression; the answers of all panes."""
+    page.locator("#chat-faces button.thumbnail-item, #chat-faces .thumbnail-item").first.click()
+    page.locator("#chat-topics").get_by_role("button", name="Expression").click()
+    bots = page.locator("#chat-panes .message.bot")
+    page.wait_for_function("document.querySelectorAll('#chat-panes .message.bot').length >= 2", timeout=30_000)
+    page.locator("#chat-topics").get_by_role("button", name="Expression", disabled=False).wait_for(timeout=60_000)
+    return [bots.nth(index).inner_text() for index in range(bots.count())]
+
+
+def test_the_whole_loop(page: Any, studio: Studio) -> None:
+    before, after = ask_expression(page)
+    assert before
+    assert after
+    assert before != after
+
+    open_tab(page, "Review")
+    desk = page.locator("#review-desk")
+    desk.get_by_role("button", name="Accept").wait_for()
+    review_three_pairs(page, desk)
+    wait_for(lambda: decided(studio.data_dir) == {Status.ACCEPTED: 1, Status.EDITED: 1, Status.REJECTED: 1})
+
+    open_tab(page, "Fine-tune")
+    page.locator("#tune-settings").get_by_label("Name").fill("first")
+    page.locator("#tune-settings").get_by_label("Epochs").fill("2")
+    page.get_by_role("button", name="Fine-tune", exact=True).click()
+    page.locator("#tune-head").get_by_text("finished").wait_for(timeout=180_000)
+    page.locator("#tune-curve canvas, #tune-curve svg").first.wait_for()
+    run = jobs.status(studio.data_dir / "runs" / "first")
+    assert run.first_loss is not None
+    assert run.loss is not None
+    assert run.loss < run.first_loss
+    answers = [json.loads(line)["answer"] for line in (run.path / "train.jsonl").read_text().splitlines()]
+    assert any("A newcomer wrote this." in answer for answer in answers), "the edited text is what is learnt"
+
+    page.get_by_role("button", name="Chat with it").click()
+    page.locator("#chat-panes").get_by_text("first", exact=True).first.wait_for(timeout=10_000)
+    base, tuned = ask_expression(page)
+    assert base == before, "fine-tuning leaves the base as it was"
+    assert tuned not in ("", base)
+
+    page.reload()
+    open_tab(page, "Fine-tune")
+    page.locator("#tune-runs").get_by_text("first").wait_for()
+
+
+def review_three_pairs(page: Any, desk: Any) -> None:
+    """Accept one, edit one, reject one, by key; each key acts on what is shown."""
+    for key in ("a", "e", "r"):
+        shown = desk.inner_text()
+        page.keyboard.press(key)
+        if key == "e":
+            page.keyboard.press("ControlOrMeta+End")
+            page.keyboard.type(" A newcomer wrote this.")
+            page.keyboard.press("ControlOrMeta+Enter")
+        page.wait_for_function(
+            "before => document.querySelector('#review-desk').innerText !== before", arg=shown, timeout=10_000
+        )
+        page.wait_for_timeout(100)
+
+
+def decided(data_dir: Path) -> dict[Status, int]:
+    """Status → pairs, of what the app's own reviewer decided."""
+    store = Store.open(data_dir)
+    try:
+        events = store.history("reviewer")
+        found = [view.pair.status for view in store.pairs([event.pair_id for event in events])]
+        return {status: found.count(status) for status in set(found)}
+    finally:
+        store.close()
+
+
+def wait_for(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["Chat", "Review", "Fine-tune"])
+def test_a_phone_shows_all_of_it(studio: Studio, browser: Any, name: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(studio.url)
+    page.get_by_role("tab", name="Chat").wait_for()
+    open_tab(page, name)
+    page.wait_for_timeout(500)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    context.close()
+    assert width <= 390, "nothing is cut off or scrolls sideways"
+
+
+def test_private_things_are_not_endpoints(studio: Studio) -> None:
+    with urllib.request.urlopen(f"{studio.url}/gradio_api/info") as response:
+        endpoints = json.load(response)["named_endpoints"]
+    assert list(endpoints) == ["/ask"]
+
+
+@pytest.mark.parametrize("path", ["studio.db", "seed_truth.jsonl"])
+def test_data_files_are_not_served(studio: Studio, path: str) -> None:
+    assert (studio.data_dir / path).is_file()
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{studio.url}/gradio_api/file={studio.data_dir / path}")
