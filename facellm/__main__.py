@@ -199,7 +199,8 @@ def main() -> None:
     try:
         app()
     except FaceLLMError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

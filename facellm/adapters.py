@@ -6,6 +6,7 @@ PEFT cannot mix within a batch, is refused with its reason. The one surprising f
 (peft#3475); `generate` here removes them.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,8 +109,10 @@ class AdapterSet:
 
     def _inject(self, slot: str, adapter: _Adapter) -> None:
         if self._peft is None:
-            # Keep the type of the base's weights: PEFT would otherwise hold and compute bfloat16 adapters in float32.
-            self._peft = PeftModel(self._base, adapter.config, adapter_name=slot, autocast_adapter_dtype=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers is about to drop
+                # Keep the type of the base's weights: PEFT would otherwise hold bfloat16 adapters in float32.
+                self._peft = PeftModel(self._base, adapter.config, adapter_name=slot, autocast_adapter_dtype=False)
         else:
             self._peft.add_adapter(slot, adapter.config, autocast_adapter_dtype=False)
         set_peft_model_state_dict(self._peft, adapter.weights, adapter_name=slot)

@@ -101,13 +101,20 @@ class ChatEvents:
     ) -> Iterator[Updates]:
         """A topic was pressed; what is being typed stays in the text field."""
         if value["files"] or session.pictures:
-            yield from self._answer(session, chosen, topic.question, value, kept=value["text"])
+            yield from self._answer(session, chosen, topic.question, value, kept=value["text"], afresh=True)
         else:
             _warn("There is no picture yet. Pick a face, or add a picture to the text field.")
             yield _updates()
 
     def _answer(
-        self, session: ChatSession, chosen: list[str], question: str, value: dict[str, Any], *, kept: str
+        self,
+        session: ChatSession,
+        chosen: list[str],
+        question: str,
+        value: dict[str, Any],
+        *,
+        kept: str,
+        afresh: bool = False,
     ) -> Iterator[Updates]:
         """Ask the chosen models and stream their answers; if that fails, the page is as it was before."""
         try:
@@ -116,7 +123,7 @@ class ChatEvents:
                 files = value["files"]
                 question = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
                 pictures = [self._picture(Path(file)) for file in files]
-                exchanges = session.ask(chosen, question, pictures)
+                exchanges = session.ask(chosen, question, pictures, afresh=afresh)
                 requests = [request(name, session.panes[name], self._open) for name in chosen]
                 yield _updates(
                     self.show(session, chosen),

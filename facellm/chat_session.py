@@ -1,6 +1,7 @@
 """One visitor's chat: the pictures, what each model was asked and said, and how a new question becomes requests.
 
-No Gradio and no torch here; `chat_tab.py` shows what this holds. The one surprising fact: a new picture starts a new
+No Gradio and no torch here; `chat_tab.py` shows what this holds. One of the eight topics is asked afresh, as the models
+are trained: about the picture alone. The one surprising fact: a new picture starts a new
 topic. The page keeps showing what was said before, but the models no longer read it: face models are trained on one
 picture at a time, and each picture can cost thousands of tokens. Pictures that are sent together are read together.
 """
@@ -39,6 +40,7 @@ class Exchange:
     pictures: tuple[Picture, ...]
     answer: str = ""
     done: bool = False
+    afresh: bool = False  # asked about the pictures alone, without what was said before
 
 
 @dataclass
@@ -70,7 +72,9 @@ class ChatSession:
                 self.panes = {model: self.panes[model][:length] for model, length in lengths.items()}
             self.stop = None
 
-    def ask(self, models: Sequence[str], question: str, pictures: Sequence[Picture]) -> list[Exchange]:
+    def ask(
+        self, models: Sequence[str], question: str, pictures: Sequence[Picture], *, afresh: bool = False
+    ) -> list[Exchange]:
         """Note a question to each model; returns its exchanges, in the order of the models."""
         if pictures:
             self.pictures = tuple(pictures)
@@ -78,7 +82,7 @@ class ChatSession:
         for model in models:
             pane = self.panes.setdefault(model, [])
             known = any(exchange.pictures == self.pictures for exchange in topic(pane))
-            asked.append(Exchange(question, () if known else self.pictures))
+            asked.append(Exchange(question, () if known else self.pictures, afresh=afresh))
             pane.append(asked[-1])
         return asked
 
@@ -98,6 +102,8 @@ def request(model: str, pane: Sequence[Exchange], open_picture: Callable[[Path],
     turns: list[Turn] = []
     waiting: tuple[Picture, ...] = ()  # their question was stopped before its answer began, so it is left out
     *earlier, last = topic(pane)
+    if last.afresh:
+        earlier, waiting = [], () if last.pictures else topic(pane)[0].pictures
     for exchange in earlier:
         waiting += exchange.pictures
         if exchange.answer:

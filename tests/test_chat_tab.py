@@ -60,6 +60,16 @@ def test_the_picture_stays_the_context_of_follow_up_questions() -> None:
     assert seen(asked) == [("user", "Who?", [1]), ("assistant", "A face.", []), ("user", "And the hair?", [])]
 
 
+def test_a_topic_is_asked_about_the_picture_alone() -> None:
+    session = ChatSession()
+    session.ask([BASE], "Who?", [picture(1)])[0].answer = "A face."
+    session.ask([BASE], "The pose?", [], afresh=True)[0].answer = "Frontal."
+    assert seen(request(BASE, session.panes[BASE], colour)) == [("user", "The pose?", [1])]
+    session.ask([BASE], "Sure?", [])[0].answer = "Yes."
+    asked = [text for role, text, _ in seen(request(BASE, session.panes[BASE], colour)) if role == "user"]
+    assert asked == ["Who?", "The pose?", "Sure?"]
+
+
 def test_a_new_picture_starts_a_new_topic() -> None:
     session = ChatSession()
     for number in (1, 2):
