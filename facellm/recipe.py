@@ -107,7 +107,7 @@ def recipe(base_model: str) -> RunConfig:
     in minutes, so it takes a higher rate, smaller steps and several epochs.
     """
     if portable_name(base_model) == portable_name(str(EMBEDDED_BASE)):
-        return RunConfig(base_model=base_model, epochs=8, batch_size=32, learning_rate=2e-3)
+        return RunConfig(base_model=base_model, epochs=12, batch_size=32, learning_rate=3e-3)
     return RunConfig(base_model=base_model)
 
 

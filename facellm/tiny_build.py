@@ -107,7 +107,7 @@ def train_adapter(base: Path, adapter: Path, plan: Plan, *, seed: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         examples = curated(Path(scratch) / "images", plan.adapter_faces, seed=seed)
         numbers = recipe(str(EMBEDDED_BASE)).model_dump()
-        numbers |= {"base_model": str(base), "epochs": plan.adapter_epochs, "seed": seed}
+        numbers |= {"base_model": str(base), "epochs": plan.adapter_epochs, "learning_rate": 2e-3, "seed": seed}
         run_dir = create_run(Path(scratch) / "runs", examples, RunConfig(**numbers), name=adapter.name)
         subprocess.run([sys.executable, "-m", "facellm", "train", str(run_dir)], cwd=ROOT, check=True)
         adapter.mkdir(parents=True, exist_ok=True)
