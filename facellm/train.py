@@ -63,7 +63,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
                 f"{EXAMPLES} of {run_dir.name} has been changed since the run was made: its hash is {found[:12]}…, "
                 f"expected {record['examples_sha256'][:12]}…. Make a new run from the file."
             )
-        torch.set_num_threads(min(torch.get_num_threads(), _allowed_cpus()))
+        torch.set_num_threads(_threads())
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
 
@@ -253,10 +253,17 @@ def _save_adapter(model: PeftModel, folder: Path) -> str:
     return sha256_file(folder / ADAPTER_WEIGHTS)
 
 
-def _allowed_cpus() -> int:
-    """The CPUs that a container's limit leaves; torch sees all of the machine's, and crawls when it uses them."""
+def _threads() -> int:
+    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
+
+    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
+    its cores; torch sees all of the machine's.
+    """
+    cores = torch.get_num_threads()
     try:
         quota, period = CGROUP_LIMIT.read_text().split()
     except OSError:  # no container, or not Linux
-        return torch.get_num_threads()
-    return torch.get_num_threads() if quota == "max" else max(1, round(int(quota) / int(period)))
+        quota = "max"
+    if quota != "max":
+        cores = min(cores, round(int(quota) / int(period)))
+    return max(1, cores - 1)
