@@ -76,9 +76,9 @@ def never_ending(checkpoint: Path, folder: Path) -> Path:
     return copy
 
 
-def question(face: Image.Image, adapter: str | None = None) -> Request:
-    """One question about a face."""
-    return Request((Turn("user", QUESTION, (face,)),), adapter)
+def question(face: Image.Image, adapter: str | None = None, *, tokens: int) -> Request:
+    """One question about a face, to be answered in so many tokens."""
+    return Request((Turn("user", QUESTION, (face,)),), adapter, Sampling(max_new_tokens=tokens))
 
 
 def first_token(model: ChatModel, asks: int) -> dict[str, float]:
@@ -86,9 +86,9 @@ def first_token(model: ChatModel, asks: int) -> dict[str, float]:
     seconds = []
     for seed in range(asks + 3):  # the first three warm up
         face = render(sample(seed))
-        requests = [question(face), question(face, "tuned")]
+        requests = [question(face, tokens=4), question(face, "tuned", tokens=4)]
         started = time.perf_counter()
-        answers = model.stream(requests, Sampling(max_new_tokens=4))
+        answers = model.stream(requests)
         next(texts for texts in answers if any(texts))
         seconds.append(time.perf_counter() - started)
         for _ in answers:
@@ -123,16 +123,15 @@ class PlainGenerate:
 
 def throughput(model: ChatModel, plain: PlainGenerate, tokens: int, rounds: int) -> dict[str, float]:
     """Tokens a second of each way to answer, and the ratios that matter."""
-    sampling = Sampling(max_new_tokens=tokens)
 
-    def stream(*requests: Request) -> list[tuple[str, ...]]:
-        return list(model.stream(requests, sampling))
+    def stream(face: Image.Image, *adapters: str | None) -> list[tuple[str, ...]]:
+        return list(model.stream([question(face, adapter, tokens=tokens) for adapter in adapters]))
 
     ways: dict[str, Callable[[Image.Image], Any]] = {
-        "two_panes_one_batch": lambda face: stream(question(face), question(face, "tuned")),
-        "two_panes_two_passes": lambda face: stream(question(face)) + stream(question(face, "tuned")),
-        "one_pane": lambda face: stream(question(face)),
-        "plain_generate": lambda face: plain.reply(question(face), tokens),
+        "two_panes_one_batch": lambda face: stream(face, None, "tuned"),
+        "two_panes_two_passes": lambda face: stream(face, None) + stream(face, "tuned"),
+        "one_pane": lambda face: stream(face, None),
+        "plain_generate": lambda face: plain.reply(question(face, tokens=tokens), tokens),
     }
     seeds = itertools.count(1_000_000)
     times: dict[str, list[float]] = {name: [] for name in ways}

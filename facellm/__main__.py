@@ -58,7 +58,7 @@ def chat(
             chat_model.add_adapter(name, source)
         sampling = Sampling(max_new_tokens=max_new_tokens or settings.max_new_tokens)
         turn = Turn("user", question.strip(), (picture,))
-        print(chat_model.replies([Request((turn,), name)], sampling)[0].strip())
+        print(chat_model.replies([Request((turn,), name, sampling)])[0].strip())
 
 
 @app.command()

@@ -1,35 +1,34 @@
-"""LoRA adapters on one copy of the base weights: check, add, remove, and generate with a different one in each row.
+"""LoRA adapters on one copy of the base weights: check, add, remove, and choose one for each row of a batch.
 
-Only plain LoRA on linear layers of the language model is taken: everything that would change the base itself, or that
-PEFT cannot mix within a batch, is refused with its reason. The one surprising fact: when anything raises inside
-`generate`, PEFT 0.21 leaves its forward hooks on the layers, and later answers mix adapters without an error
-(peft#3475); `generate` here removes them.
+Only plain LoRA on linear layers of the language model is taken: everything that would change the base itself, or the
+rows of others, is refused with its reason. The one surprising fact: PEFT only reads the adapters here; beside the base
+they are computed by `gated_lora`, because PEFT's own way to mix them within a batch rests on hooks that outlive errors.
 """
 
-import warnings
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from peft import LoraConfig, PeftConfig, PeftModel, load_peft_weights, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
+from peft import LoraConfig, PeftConfig, load_peft_weights
+from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 
 from facellm.errors import ModelError
+from facellm.gated_lora import Gate, GatedLinear
 
-BASE_ROW = "__base__"  # PEFT's name for a row without adapter
+WEIGHTS = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
 LANGUAGE_MODEL = "model.language_model."
 
 # What an adapter's configuration may say freely: it describes the adapter's own matrices, or mattered in training only.
 _FREE_FIELDS = {
     *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-    *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_bias", "lora_dropout"),
+    *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights"),
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core", "runtime_config"),
     *("qalora_group_size", "ensure_weight_tying"),
@@ -43,17 +42,28 @@ _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 class _Adapter:
     config: LoraConfig
     modules: tuple[str, ...]  # the linear layers it adapts
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, Tensor]
+
+    def pair(self, module: str) -> tuple[Tensor | None, Tensor | None]:
+        """A [rank, in] and B [out, rank] of a module, where they are."""
+        down, up = (self.weights.get(f"{KEY_PREFIX}{module}.lora_{side}.weight") for side in "AB")
+        return down, up
+
+    def scale(self, module: str, rank: int) -> float:
+        """What PEFT multiplies B A x by."""
+        patterns = self.config.alpha_pattern or {}
+        alpha = patterns.get(get_pattern_key(list(patterns), module), self.config.lora_alpha)
+        return float(alpha / (math.sqrt(rank) if self.config.use_rslora else rank))
 
 
 class AdapterSet:
     """The adapters loaded beside one base model. Not thread-safe: one thread owns it."""
 
     def __init__(self, base: InternVLForConditionalGeneration) -> None:
-        self._base: Any = base
-        self._peft: PeftModel | None = None
-        self._slots: dict[str, str] = {}  # name → PEFT's name, which must not contain a dot
-        self._sources: dict[str, str] = {}
+        self._base = base
+        self._gate = Gate()
+        self._slots: dict[str, str] = {}  # name → what the layers know it by; a new one each time it is loaded
+        self._sources: dict[str, tuple[object, ...]] = {}
         self._added = 0
 
     @property
@@ -61,84 +71,98 @@ class AdapterSet:
         """The names of the loaded adapters, in the order in which they came."""
         return tuple(self._slots)
 
-    def add(self, name: str, source: str | Path) -> None:
-        """Load an adapter. The same name with the same source again does nothing; with another, it is replaced.
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all adapters' matrices."""
+        return sum(layer.nbytes for _, layer in self._layers())
+
+    def slot(self, name: str) -> str:
+        """What stands for an adapter's weights as they are now; it is never given twice.
+
+        Raises:
+            ModelError: it is not loaded.
+        """
+        if name not in self._slots:
+            raise ModelError(f"The adapter {name} is not loaded. Choose it again among the models.")
+        return self._slots[name]
+
+    def add(self, name: str, source: str | Path) -> str | None:
+        """Load an adapter. The same name with the same weights again does nothing; with others, it is replaced.
+
+        Returns:
+            The slot of the adapter that it replaces, if there was one.
 
         Raises:
             ModelError: it is missing, damaged, or does not fit this base.
         """
-        if self._sources.get(name) == str(source):
-            return
+        found = _state(str(source))
+        if self._sources.get(name) == found:
+            return None
         adapter = _read(str(source))
-        _check_fits(adapter, self._base, str(source))
-        self.remove(name)
+        linears = _check_fits(adapter, self._base, str(source))
+        replaced = self.remove(name)
         self._added += 1
-        slot = f"adapter{self._added}"
+        slot = f"{self._added}"
         try:
-            self._inject(slot, adapter)
-        except BaseException:
-            self._discard(slot)
+            for module, linear in linears.items():
+                self._beside(module, linear).add(slot, *_matrices(adapter, module, linear))
+        except BaseException:  # such as a full memory: nothing of it stays
+            self._take_out(slot)
             raise
-        self._slots[name], self._sources[name] = slot, str(source)
+        self._slots[name], self._sources[name] = slot, found
+        return replaced
 
-    def remove(self, name: str) -> None:
-        """Unload an adapter; nothing happens if it is not loaded."""
-        if name in self._slots:
-            del self._sources[name]
-            self._discard(self._slots.pop(name))
+    def remove(self, name: str) -> str | None:
+        """Unload an adapter and return its slot; nothing happens if it is not loaded."""
+        if name not in self._slots:
+            return None
+        del self._sources[name]
+        slot = self._slots.pop(name)
+        self._take_out(slot)
+        return slot
 
-    def generate(self, names: Sequence[str | None], **inputs: Any) -> None:
-        """Call the model's `generate` for a batch whose row i is answered by adapter names[i]; None is the base.
+    def choose(self, slots: Sequence[str | None]) -> None:
+        """Row i of the next forward passes is computed with the adapter in slots[i]; None is the base."""
+        self._gate.set(slots)
 
-        The answers go to the streamer among the inputs.
+    def _layers(self) -> list[tuple[str, GatedLinear]]:
+        return [(name, layer) for name, layer in self._base.named_modules() if isinstance(layer, GatedLinear)]
 
-        Raises:
-            ModelError: an adapter is not loaded.
-        """
-        if unknown := sorted({name for name in names if name is not None and name not in self._slots}):
-            raise ModelError(f"The adapter {unknown[0]} is not loaded. Choose it again among the models.")
-        if self._peft is None:
-            self._base.generate(**inputs)
-            return
-        rows = [BASE_ROW if name is None else self._slots[name] for name in names]
-        try:
-            self._peft.generate(adapter_names=rows, **inputs)
-        except BaseException:
-            self._remove_hooks()
-            raise
+    def _take_out(self, slot: str) -> None:
+        for module, layer in self._layers():
+            layer.remove(slot)
+            if not layer.adapted:
+                self._base.set_submodule(module, layer.base)
 
-    def _inject(self, slot: str, adapter: _Adapter) -> None:
-        if self._peft is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a name that transformers is about to drop
-                # Keep the type of the base's weights: PEFT would otherwise hold bfloat16 adapters in float32.
-                self._peft = PeftModel(self._base, adapter.config, adapter_name=slot, autocast_adapter_dtype=False)
-        else:
-            self._peft.add_adapter(slot, adapter.config, autocast_adapter_dtype=False)
-        set_peft_model_state_dict(self._peft, adapter.weights, adapter_name=slot)
-        self._peft.eval()  # the dropout that came with the new layers is born in training mode
+    def _beside(self, module: str, linear: nn.Module) -> GatedLinear:
+        found = self._base.get_submodule(module)
+        if isinstance(found, GatedLinear):
+            return found
+        gated = GatedLinear(linear, self._gate)
+        self._base.set_submodule(module, gated)
+        return gated
 
-    def _discard(self, slot: str) -> None:
-        if self._peft is None or slot not in self._peft.peft_config:
-            return
-        if len(self._peft.peft_config) == 1:
-            self._base = self._peft.unload()  # back to the plain model
-            self._peft = None
-        else:
-            self._peft.delete_adapter(slot)
-            # PEFT ignores adapter_names silently unless an adapter that exists is the active one.
-            self._peft.set_adapter(next(iter(self._peft.peft_config)), inference_mode=True)
 
-    def _remove_hooks(self) -> None:
-        assert self._peft is not None
-        for module in self._peft.modules():
-            if isinstance(module, LoraLayer):
-                module._forward_pre_hooks.clear()
-                module._forward_pre_hooks_with_kwargs.clear()
+def _matrices(adapter: _Adapter, module: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """A and the scaled B of a module, where the base's weights are, and of their type."""
+    down, up = adapter.pair(module)
+    assert down is not None and up is not None  # _check_fits has seen to it
+    kind = linear.weight.dtype if linear.weight.is_floating_point() else torch.bfloat16  # quantized
+    scaled = up.float() * adapter.scale(module, len(down))
+    return down.to(linear.weight.device, kind), scaled.to(linear.weight.device, kind)
+
+
+def _state(source: str) -> tuple[object, ...]:
+    """What tells whether a source holds other weights now: a run may be deleted and made anew in its place."""
+    try:
+        found = (Path(source) / WEIGHTS).stat()
+    except OSError:  # of the Hub, or missing
+        return (source,)
+    return source, found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _read(source: str) -> _Adapter:
-    """The adapter's matrices with a configuration that names exactly the modules they belong to."""
+    """The adapter's configuration, the modules that its matrices belong to, and the matrices."""
     try:
         found = PeftConfig.from_pretrained(source)
         weights = load_peft_weights(source, device="cpu")
@@ -152,18 +176,7 @@ def _read(source: str) -> _Adapter:
         raise ModelError(f"The adapter {source} is of type {found.peft_type.value}; expected LoRA.")
     _check_plain(found, source)
     modules = sorted({_module_of(key) for key in weights})
-    config = LoraConfig(
-        r=found.r,
-        lora_alpha=found.lora_alpha,
-        rank_pattern=found.rank_pattern,
-        alpha_pattern=found.alpha_pattern,
-        use_rslora=found.use_rslora,
-        lora_bias=found.lora_bias,
-        target_modules=modules,
-        init_lora_weights=False,  # every matrix is loaded
-        inference_mode=True,
-    )
-    return _Adapter(config, tuple(modules), weights)
+    return _Adapter(found, tuple(modules), weights)
 
 
 def _check_plain(config: LoraConfig, source: str) -> None:
@@ -187,26 +200,29 @@ def _module_of(key: str) -> str:
     return key.removeprefix(KEY_PREFIX).rpartition(".lora_")[0] or key
 
 
-def _check_fits(adapter: _Adapter, base: InternVLForConditionalGeneration, source: str) -> None:
-    """Every matrix belongs to a linear layer of the language model, and has that layer's shape."""
-    modules = {name.replace(".base_layer", ""): module for name, module in base.named_modules()}
+def _check_fits(adapter: _Adapter, base: InternVLForConditionalGeneration, source: str) -> dict[str, nn.Linear]:
+    """The linear layers that it adapts, by name: all in the language model, and of its matrices' shapes."""
     if not adapter.weights:
         raise ModelError(f"The adapter {source} holds no weights. Save it again.")
+    fitting = {}
+    modules = dict(base.named_modules())
     for name in adapter.modules:
         layer = modules.get(name)
-        if isinstance(layer, LoraLayer):
-            layer = layer.get_base_layer()
+        if isinstance(layer, GatedLinear):
+            layer = layer.base
         if not name.startswith(LANGUAGE_MODEL) or not isinstance(layer, nn.Linear):
             raise ModelError(
                 f"The adapter {source} has weights for {name}; expected only linear layers of the base's language "
                 f"model ({LANGUAGE_MODEL}*). It was made for another kind of model, or trained on more than that."
             )
-        pair = [adapter.weights.get(f"{KEY_PREFIX}{name}.lora_{side}.weight") for side in "AB"]
-        if pair[0] is None or pair[1] is None:
+        down, up = adapter.pair(name)
+        if down is None or up is None:
             raise ModelError(f"The adapter {source} lacks a LoRA matrix of {name}. Save it again.")
-        found = (pair[0].shape[-1], pair[1].shape[0])
-        if found != (layer.in_features, layer.out_features) or pair[0].shape[0] != pair[1].shape[1]:
+        found = (down.shape[-1], up.shape[0])
+        if found != (layer.in_features, layer.out_features) or down.shape[0] != up.shape[1]:
             raise ModelError(
                 f"The adapter {source} was trained on another base: it adapts {name} from {found[0]} to {found[1]} "
                 f"features; the loaded base has {layer.in_features} to {layer.out_features}."
             )
+        fitting[name] = layer
+    return fitting

@@ -125,7 +125,9 @@ def measure_model(
             model.add_adapter("measured", adapter)
 
         def replies(pairs: Sequence[tuple[Image.Image, str]]) -> list[str]:
-            requests = [Request((Turn("user", question, (image,)),), name) for image, question in pairs]
-            return model.replies(requests, Sampling(max_new_tokens=LONGEST_ANSWER))
+            sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
+            return model.replies(
+                [Request((Turn("user", question, (image,)),), name, sampling) for image, question in pairs]
+            )
 
         return measure(replies, count=count, seed=seed)

@@ -1,25 +1,33 @@
-"""From conversations to the tensors of one batch: prompts padded on the left, vision features once for each image.
+"""From requests to what the language model takes: tokens, and the vision features of each image, computed once.
 
-The features go to `generate` as `mm_encoder_outputs`, so the vision tower runs once for an image that several panes or
-several turns share, and not at all for an image that was seen lately. The one surprising fact: the language model takes
-the features in the order of the image tokens over (row, position), so that order is all that ties them to their rows.
+The vision tower runs once for an image that several panes or several turns share, and not at all for an image that was
+seen lately. The one surprising fact: a large image is cut into up to a dozen tiles of 256 tokens each, so an image may
+be longer than all that is said about it.
 """
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import InternVLForConditionalGeneration, InternVLProcessor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from facellm.conversation import Request, Turn, as_plain_text, messages
 from facellm.errors import ModelError
 
 FEATURE_BYTES = 256 * 1024 * 1024  # an 8B model's features of one 13-tile image are 24 MiB
 TILES_PER_CALL = 32  # bounds the vision tower's memory
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image as the language model sees it."""
+
+    name: bytes  # a hash of its pixels
+    features: Tensor  # [tiles, tokens of a tile, width]
 
 
 class ImageFeatures:
@@ -35,26 +43,31 @@ class ImageFeatures:
         self._model = model
         self._processor = processor
         self._budget = budget
-        self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
-    def of(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """The features of each image, [tiles, tokens of a tile, width]; one vision call for all that are new."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return sum(kept.nbytes for kept in self._kept.values())
+
+    def of(self, images: Sequence[Image.Image]) -> list[SeenImage]:
+        """The features of each image; one vision call for all that are new."""
         names = [_content(image) for image in images]
         new = {name: image for name, image in zip(names, images, strict=True) if name not in self._kept}
         self._kept.update(zip(new, self._compute(list(new.values())), strict=True))
         for name in names:
             self._kept.move_to_end(name)
-        features = [self._kept[name] for name in names]
-        size = sum(kept.nbytes for kept in self._kept.values())
+        seen = [SeenImage(name, self._kept[name]) for name in names]
+        size = self.nbytes
         while size > self._budget:
             size -= self._kept.popitem(last=False)[1].nbytes
-        return features
+        return seen
 
     def clear(self) -> None:
         """Free the memory."""
         self._kept.clear()
 
-    def _compute(self, images: list[Image.Image]) -> list[torch.Tensor]:
+    def _compute(self, images: list[Image.Image]) -> list[Tensor]:
         if not images:
             return []
         processor = self._processor
@@ -64,7 +77,8 @@ class ImageFeatures:
         ]
         tiles = torch.cat(pixels).to(self._model.device).split(TILES_PER_CALL)
         features = torch.cat([self._model.get_image_features(pixel_values=some).pooler_output for some in tiles])
-        return list(features.split([len(image_tiles) for image_tiles in pixels]))
+        # Copies, since a part of a tensor keeps the whole of it in memory.
+        return [some.clone() for some in features.split([len(image_tiles) for image_tiles in pixels])]
 
 
 def _content(image: Image.Image) -> bytes:
@@ -73,15 +87,19 @@ def _content(image: Image.Image) -> bytes:
     return digest.digest()
 
 
-def batch_inputs(
-    requests: Sequence[Request],
-    processor: InternVLProcessor,
-    features: ImageFeatures,
-    *,
-    device: torch.device,
-    context: int,
-) -> dict[str, Any]:
-    """The arguments of `generate` for one batch: input_ids and attention_mask [rows, length], and mm_encoder_outputs.
+@dataclass(frozen=True)
+class Prompt:
+    """A request in the form in which the language model takes it."""
+
+    tokens: list[int]
+    keys: tuple[Hashable, ...]  # the tokens, each of an image replaced by the image's name: what the prompt says
+    features: Tensor | None  # of its images' tokens, one after another: [image tokens, width]
+
+
+def make_prompts(
+    requests: Sequence[Request], processor: InternVLProcessor, features: ImageFeatures, *, context: int
+) -> list[Prompt]:
+    """The prompts of several requests, with one vision call for all their images that are new.
 
     Args:
         context: how many tokens the model can take in all.
@@ -89,25 +107,27 @@ def batch_inputs(
     Raises:
         ModelError: a conversation leaves no room in the context for an answer.
     """
-    in_order = features.of([image for request in requests for image in request.images])
+    seen = features.of([image for request in requests for image in request.images])
     prompts, first = [], 0
     for request in requests:
-        own = in_order[first : first + len(request.images)]
+        own = seen[first : first + len(request.images)]
         first += len(own)
-        prompts.append(prompt_tokens(request.conversation, processor, [len(tiles) for tiles in own]))
-    length = max(len(prompt) for prompt in prompts)
-    if length >= context:
+        prompts.append(_prompt(request, own, processor, context))
+    return prompts
+
+
+def _prompt(request: Request, seen: Sequence[SeenImage], processor: InternVLProcessor, context: int) -> Prompt:
+    tokens = prompt_tokens(request.conversation, processor, [len(image.features) for image in seen])
+    if len(tokens) >= context:
         raise ModelError(
-            f"The conversation has {length} tokens, images included; the model takes {context}. "
+            f"The conversation has {len(tokens)} tokens, images included; the model takes {context}. "
             "Clear the chat, or ask a shorter question or with fewer images."
         )
-    padding = processor.tokenizer.pad_token_id
-    ids = torch.tensor([[padding] * (length - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-    if in_order:
-        inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=torch.cat(in_order))}
-    return inputs
+    names = iter([image.name for image in seen for _ in range(image.features.shape[0] * image.features.shape[1])])
+    image_token = processor.image_token_id
+    keys = tuple(next(names) if token == image_token else token for token in tokens)
+    features = torch.cat([image.features.flatten(0, 1) for image in seen]) if seen else None
+    return Prompt(tokens, keys, features)
 
 
 def prompt_tokens(conversation: Sequence[Turn], processor: InternVLProcessor, tiles: Sequence[int]) -> list[int]:

@@ -3,74 +3,90 @@
     model = ChatModel.load("facellm/embedded/tiny-base")
     model.add_adapter("facellm-tiny", "facellm/embedded/facellm-tiny")
     question = Turn("user", "Describe this image.", (open_image("face.png"),))
-    for base, tuned in model.stream([Request((question,)), Request((question,), "facellm-tiny")], Sampling()):
+    for base, tuned in model.stream([Request((question,)), Request((question,), "facellm-tiny")]):
         ...
 
-The one surprising fact: a PEFT model answers wrongly, without any error, when two threads use it. So every call of
-torch runs on one worker thread, and callers talk to it through a queue.
+All visitors' answers are written together, a token of each at a time, and a new question joins between two tokens. The
+one surprising fact: torch's results depend on nothing but the order of the calls only while one thread makes them, so
+every call of torch runs on one worker thread, and callers talk to it through queues.
 """
 
-import copy
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import GenerationConfig, InternVLForConditionalGeneration, InternVLProcessor
 
-from facellm.adapters import AdapterSet
-from facellm.checkpoint import load_checkpoint
+from facellm.calibration import choose_threads
+from facellm.checkpoint import Quantization, load_checkpoint, share_tensors
 from facellm.conversation import Request, Sampling, Turn, messages
+from facellm.decoding import Abandoned, Row
 from facellm.errors import BusyError, ModelError
-from facellm.inputs import ImageFeatures, batch_inputs
-from facellm.streaming import RowStreamer, StopWhen
+from facellm.loaded import LoadedModel, Memory
 
 __all__ = ["ChatModel", "Request", "Sampling", "Turn", "messages"]
 
-BATCH_ROWS = 32  # rows of one batch of `replies`
+BATCH_ROWS = 32  # requests that `replies` asks at a time
 QUEUE_LIMIT = 64  # batches that may wait or run
 HEARTBEAT = 0.2  # seconds after which `stream` yields even when nothing has come
+PUBLISH_INTERVAL = 0.05  # seconds between two updates: pages that show them cannot take many more
+
+Texts = tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Batch:
+    """Requests that are answered side by side, and the one who waits for them."""
+
     requests: tuple[Request, ...]
-    sampling: Sampling
-    stop: threading.Event = field(default_factory=threading.Event)  # the caller's: keep what there is, and end
+    stop: threading.Event  # the caller's: keep what there is, and end
     closed: threading.Event = field(default_factory=threading.Event)  # nobody is waiting any more
-    updates: queue.SimpleQueue[tuple[str, ...] | None] = field(default_factory=queue.SimpleQueue)  # None: the end
+    updates: queue.SimpleQueue[Texts | BaseException | None] = field(default_factory=queue.SimpleQueue)  # None: the end
+    rows: list[Row] = field(default_factory=list)
+    shown: Texts = ()
+    shown_at: float = float("-inf")
+
+    def stopped(self) -> bool:
+        return self.stop.is_set() or self.closed.is_set()
+
+    def publish(self) -> None:
+        """Hand out the texts so far, unless they were handed out just now."""
+        now = time.monotonic()
+        if now - self.shown_at >= PUBLISH_INTERVAL and (texts := self.texts()) != self.shown:
+            self.shown, self.shown_at = texts, now
+            self.updates.put(texts)
+
+    def texts(self) -> Texts:
+        return tuple(str(row.text) for row in self.rows) or ("",) * len(self.requests)
+
+    def end(self) -> None:
+        """Hand out the last texts, or what went wrong."""
+        error = next((row.error for row in self.rows if row.error is not None), None)
+        self.updates.put(self.texts() if error is None else error)
+        self.updates.put(None)
 
 
 class ChatModel:
-    """A base model and its adapters, behind a queue. All methods may be called from any thread.
+    """A base model, its adapters, and other checkpoints beside it. All methods may be called from any thread.
 
     Made by `ChatModel.load`. Close it, or use it as a context manager, to end its thread.
     """
 
-    def __init__(
-        self,
-        model: InternVLForConditionalGeneration,
-        processor: InternVLProcessor,
-        *,
-        checkpoint: str,
-        worker: ThreadPoolExecutor,
-        queue_limit: int,
-    ) -> None:
-        self.checkpoint = checkpoint
-        self._model = model
-        self._processor = processor
-        self._adapters = AdapterSet(model)
-        self._features = ImageFeatures(model, processor)
-        self._worker = worker
+    def __init__(self, *, queue_limit: int) -> None:
         self._queue_limit = queue_limit
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # for the worker thread
+        self._batches: list[_Batch] = []  # the worker thread's: admitted, and not ended
+        self._models: dict[str | None, LoadedModel] = {}  # the worker thread's; None is the base
         self._pending = 0
-        self._lock = threading.Lock()  # guards _pending
+        self._lock = threading.Lock()  # guards _pending, and that nothing is queued after the end
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
+        self._thread.start()
 
     @classmethod
     def load(
@@ -78,94 +94,163 @@ class ChatModel:
         checkpoint: str | Path,
         *,
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        subfolder: str = "",
+        quantization: Quantization = "none",
         queue_limit: int = QUEUE_LIMIT,
     ) -> "ChatModel":
-        """Load a base model from a folder or the Hub.
+        """Load a base model from a folder or the Hub; `REPOSITORY#SUBFOLDER` names a folder within.
+
+        Args:
+            quantization: store the language model's weights in 8 or 4 bits (bitsandbytes).
 
         Raises:
             ModelError: it cannot be loaded, or is not an InternVL model.
         """
-        worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        model = cls(queue_limit=queue_limit)
         try:
-            model, processor = worker.submit(load_checkpoint, checkpoint, device=device, subfolder=subfolder).result()
+            model._call(lambda: model._load(checkpoint, device, quantization))
         except BaseException:
-            worker.shutdown(wait=False)
+            model.close()
             raise
-        return cls(model, processor, checkpoint=str(checkpoint), worker=worker, queue_limit=queue_limit)
+        return model
+
+    def _load(self, checkpoint: str | Path, device: Literal["auto", "cpu", "cuda"], quantization: Quantization) -> None:
+        model, processor = load_checkpoint(checkpoint, device=device, quantization=quantization)
+        if model.device.type == "cpu":
+            choose_threads(model)
+        self._models[None] = LoadedModel(None, str(checkpoint), model, processor)
+
+    @property
+    def checkpoint(self) -> str:
+        """What the base was loaded from."""
+        return self._models[None].source
 
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the loaded adapters."""
-        return self._adapters.names
+        return self._models[None].adapters.names
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """The names of the checkpoints loaded beside the base."""
+        return tuple(name for name in self._models if name is not None)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return torch.device(self._model.device)
+        return self._models[None].device
 
     @property
     def pending(self) -> int:
-        """How many batches wait or run."""
+        """How many questions wait or are being answered."""
         return self._pending
 
     def add_adapter(self, name: str, source: str | Path) -> None:
-        """Load a LoRA adapter; it can be asked from then on. Waits until the batch that runs is done.
+        """Load a LoRA adapter of the base between two tokens of what is being written; it can be asked from then on.
 
         Raises:
-            ModelError: it is missing or damaged, or it does not fit the base.
+            ModelError: it is missing or damaged, it does not fit the base, or a checkpoint has its name.
         """
-        self._submit(self._adapters.add, name, source).result()
+        self._call(lambda: self._add_adapter(name, source))
+
+    def _add_adapter(self, name: str, source: str | Path) -> None:
+        if name in self._models:
+            raise ModelError(f"There is a checkpoint {name} already. Give the adapter another name.")
+        base = self._models[None]
+        if (replaced := base.adapters.add(name, source)) is not None:
+            base.decoder.prefixes.forget(replaced)
 
     def remove_adapter(self, name: str) -> None:
-        """Unload an adapter."""
-        self._submit(self._adapters.remove, name).result()
+        """Unload an adapter; nothing happens if it is not loaded. Answers that it is writing end where they are."""
+        self._call(lambda: self._remove_adapter(name))
 
-    def stream(
-        self, requests: Sequence[Request], sampling: Sampling, *, stop: threading.Event | None = None
-    ) -> Iterator[tuple[str, ...]]:
-        """Answer all requests in one batch and yield all their texts so far, again and again until they are complete.
+    def _remove_adapter(self, name: str) -> None:
+        base = self._models[None]
+        if name not in base.adapters.names:
+            return
+        self._end_answers_of(name)
+        slot = base.adapters.remove(name)
+        base.decoder.prefixes.forget(slot)
+
+    def add_checkpoint(self, name: str, source: str | Path) -> None:
+        """Load a whole model beside the base; tensors that are equal to the base's share its memory.
+
+        The same name with the same source again does nothing.
+
+        Raises:
+            ModelError: it cannot be loaded, or the name is taken.
+        """
+        self._call(lambda: self._add_checkpoint(name, source))
+
+    def _add_checkpoint(self, name: str, source: str | Path) -> None:
+        if name in self._models and self._models[name].source == str(source):
+            return
+        base = self._models[None]
+        if name in self._models or name in base.adapters.names:
+            raise ModelError(f"There is a model {name} already. Give the checkpoint {source} another name.")
+        model, processor = load_checkpoint(source, device="cpu", dtype=base.model.dtype)
+        share_tensors(model, base.model)
+        self._models[name] = LoadedModel(name, str(source), model, processor, like=base)
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Unload a checkpoint that stands beside the base, as `remove_adapter` does an adapter."""
+        self._call(lambda: self._remove_checkpoint(name))
+
+    def _remove_checkpoint(self, name: str) -> None:
+        self._end_answers_of(name)
+        self._models.pop(name, None)
+
+    def _end_answers_of(self, name: str) -> None:
+        for batch in self._batches:
+            if any(request.model == name for request in batch.requests):
+                batch.stop.set()
+        for model in self._models.values():
+            model.decoder.tidy()
+
+    def memory(self) -> Memory:
+        """Bytes in use, by what they are for; tensors that several models share are counted once."""
+        return self._call(lambda: Memory.of(list(self._models.values())))
+
+    def stream(self, requests: Sequence[Request], *, stop: threading.Event | None = None) -> Iterator[Texts]:
+        """Answer all requests side by side and yield all their texts so far, again and again until they are complete.
 
         Yields at most 20 times a second, and at least every `HEARTBEAT` seconds, then with the same texts, so that the
         caller can look around.
         Closing the iterator, or setting `stop`, frees the model within two tokens; texts up to there are kept.
 
         Raises:
-            BusyError: too many batches are waiting.
-            ModelError: an adapter is not loaded, a conversation is too long, or the memory is.
+            BusyError: too many questions are waiting.
+            ModelError: a model is not loaded, a conversation is too long, or the memory is too small.
         """
         if not requests:
             return
-        batch = _Batch(tuple(requests), sampling, stop or threading.Event())
-        texts = ("",) * len(requests)
-        answer = self._submit(self._answer, batch)
-        answer.add_done_callback(lambda _: batch.updates.put(None))
+        batch = self._submit(requests, stop)
+        texts: Texts = ("",) * len(requests)
         try:
             running = True
             while running:
                 texts, running = _latest(batch.updates, texts)
                 yield texts
-                if batch.stop.is_set() and answer.cancel():  # it was still waiting
-                    return
-            if (final := answer.result()) != texts:
-                yield final
         finally:
             batch.closed.set()
-            answer.cancel()
 
-    def replies(self, requests: Sequence[Request], sampling: Sampling | None = None) -> list[str]:
-        """The complete answers, in order, computed in batches; others' questions come in between."""
-        sampling = sampling or Sampling()
+    def replies(self, requests: Sequence[Request]) -> list[str]:
+        """The complete answers, in order."""
         texts: list[str] = []
         for first in range(0, len(requests), BATCH_ROWS):
-            some = tuple(requests[first : first + BATCH_ROWS])
-            texts += self._submit(self._answer, _Batch(some, sampling)).result()
+            batch = self._submit(requests[first : first + BATCH_ROWS], None)
+            while (update := batch.updates.get()) is not None:
+                if isinstance(update, BaseException):
+                    raise update
+                last = update
+            texts += last
         return texts
 
     def close(self) -> None:
-        """Stop what runs, drop what waits, and end the worker thread."""
-        self._closed.set()
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        """End what runs, drop what waits, and end the worker thread."""
+        with self._lock:
+            self._closed.set()
+            self._work.put(lambda: None)  # wakes the worker
+        self._thread.join()
 
     def __enter__(self) -> "ChatModel":
         return self
@@ -173,95 +258,110 @@ class ChatModel:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _submit(self, work: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Queue work for the worker thread; its result or error is the future's."""
+    # Between the threads
+
+    def _submit(self, requests: Sequence[Request], stop: threading.Event | None) -> _Batch:
+        batch = _Batch(tuple(requests), stop or threading.Event())
         with self._lock:
-            if self._closed.is_set():
-                raise ModelError("The model has been closed. Start the app again.")
+            self._check_open()
             if self._pending >= self._queue_limit:
                 raise BusyError(
                     f"{self._pending} questions are waiting for an answer already, which is the limit. "
                     "Try again in a minute."
                 )
             self._pending += 1
-            future = self._worker.submit(work, *args)
-        future.add_done_callback(self._done)
-        return future
+            self._work.put(lambda: self._admit(batch))
+        return batch
 
-    def _done(self, _: Future[Any]) -> None:
+    def _call(self, task: Callable[[], Any]) -> Any:
+        """Run a task on the worker thread, between two tokens, and wait for its result or error."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                self._check_open()
+                future.set_result(task())
+            except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+                future.set_exception(error)
+
         with self._lock:
-            self._pending -= 1
+            self._check_open()
+            self._work.put(run)
+        return future.result()
 
-    def _answer(self, batch: _Batch) -> tuple[str, ...]:
-        """Runs on the worker thread: generate all rows of a batch, publishing their texts on the way."""
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise ModelError("The model has been closed. Start the app again.")
 
-        def stopped() -> bool:
-            return batch.stop.is_set() or batch.closed.is_set() or self._closed.is_set()
+    # On the worker thread
 
-        streamer = RowStreamer(len(batch.requests), self._processor.tokenizer, self._end_tokens(), batch.updates.put)
-        if stopped():
-            return streamer.texts()
+    def _run(self) -> None:
+        torch.set_grad_enabled(False)  # of this thread alone
+        while not self._closed.is_set():
+            self._take_work(wait=not self._batches)
+            for model in self._models.values():
+                try:
+                    model.decoder.work()
+                except BaseException as error:  # noqa: BLE001 - raised again where the answers are awaited
+                    model.decoder.fail(error)
+            self._hand_out()
+        self._take_work(wait=False)
+        for batch in self._batches:
+            batch.stop.set()
+        self._hand_out()
+        self._models.clear()
+
+    def _take_work(self, *, wait: bool) -> None:
+        """Do what was asked meanwhile; `wait` for the first of it."""
         try:
-            with torch.no_grad(), _seeded(batch.sampling, self.device):
-                inputs = self._inputs(batch.requests)
-                self._adapters.generate(
-                    [request.adapter for request in batch.requests],
-                    **inputs,
-                    generation_config=self._generation_config(batch.sampling, inputs["input_ids"].shape[1]),
-                    streamer=streamer,
-                    stopping_criteria=[StopWhen(stopped)],
-                )
-        except torch.OutOfMemoryError as error:
-            self._features.clear()
-            torch.cuda.empty_cache()
-            raise ModelError(
-                f"The memory of {self.device} was too small for {len(batch.requests)} answers at once. "
-                "Ask fewer models, or with fewer images."
-            ) from error
-        return streamer.texts()
+            while True:
+                self._work.get(block=wait)()
+                wait = False
+        except queue.Empty:
+            return
 
-    def _inputs(self, requests: Sequence[Request]) -> dict[str, Any]:
-        return batch_inputs(requests, self._processor, self._features, device=self.device, context=self._context())
+    def _admit(self, batch: _Batch) -> None:
+        """Turn a batch's requests into rows and queue them; what is wrong with any of them ends the batch."""
+        self._batches.append(batch)
+        rows: dict[int, Row] = {}
+        try:
+            for name, model in self._models.items():
+                mine = [index for index, request in enumerate(batch.requests) if self._owner(request.model) == name]
+                requests = [batch.requests[index] for index in mine]
+                rows |= zip(mine, model.rows(requests, batch.stopped), strict=True)
+        except Abandoned:
+            return  # it was stopped
+        except BaseException as error:  # noqa: BLE001 - raised again where the answer is awaited
+            batch.updates.put(error)
+            batch.stop.set()
+            return
+        batch.rows = [rows[index] for index in range(len(rows))]
+        for row in batch.rows:
+            row.decoder.admit(row)
 
-    def _context(self) -> int:
-        return int(self._model.config.get_text_config().max_position_embeddings)
+    def _owner(self, name: str | None) -> str | None:
+        """The key of the loaded model that a name belongs to: an adapter's is its base."""
+        return name if name in self._models else None
 
-    def _end_tokens(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        found = self._model.generation_config.eos_token_id
-        if found is None:
-            found = self._processor.tokenizer.eos_token_id
-        return frozenset(found if isinstance(found, list) else [found])
-
-    def _generation_config(self, sampling: Sampling, prompt_length: int) -> GenerationConfig:
-        """The checkpoint's own settings, but for what is asked for."""
-        config = copy.deepcopy(self._model.generation_config)
-        config.max_length = None
-        config.max_new_tokens = min(sampling.max_new_tokens, self._context() - prompt_length)
-        config.eos_token_id = sorted(self._end_tokens())
-        config.pad_token_id = self._processor.tokenizer.pad_token_id
-        config.do_sample = sampling.temperature > 0
-        config.temperature = sampling.temperature if config.do_sample else None
-        config.top_p = sampling.top_p if config.do_sample else None
-        config.top_k = 0 if config.do_sample else None  # 0 switches it off; None would mean 50
-        return config
+    def _hand_out(self) -> None:
+        for batch in list(self._batches):
+            batch.publish()
+            if batch.stopped() or all(row.done for row in batch.rows):
+                batch.end()
+                self._batches.remove(batch)
+                with self._lock:
+                    self._pending -= 1
 
 
-def _latest(updates: queue.SimpleQueue[tuple[str, ...] | None], texts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+def _latest(updates: "queue.SimpleQueue[Texts | BaseException | None]", texts: Texts) -> tuple[Texts, bool]:
     """The newest of the waiting updates, or `texts` if none comes within a heartbeat; and whether more will come."""
     try:
         update = updates.get(timeout=HEARTBEAT)
         while update is not None:
+            if isinstance(update, BaseException):
+                raise update
             texts = update
             update = updates.get_nowait()
     except queue.Empty:
         return texts, True
     return texts, False
-
-
-@contextmanager
-def _seeded(sampling: Sampling, device: torch.device) -> Iterator[None]:
-    """Draw from the sampling's seed, and leave the process's random state as it was."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(sampling.seed)
-        yield

@@ -109,13 +109,6 @@ def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
 
 def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> PeftModel:
     """The base with untrained adapters on the language model's linear layers; all else is frozen."""
-    layers = base.config.get_text_config().to_dict().get("layer_types") or []
-    if set(layers) - {"full_attention"}:
-        raise ModelError(
-            f"The language model of {config.base_model} has sliding-window layers; expected full attention in all, "
-            "as InternVL3 has. Choose another base."
-        )
-    base.set_attn_implementation("sdpa")  # takes the rows' masks as they are
     lora = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=LANGUAGE_LINEARS
     )

@@ -231,8 +231,8 @@ def client(app: App) -> Client:
 def test_ask_answers_with_each_model(app: App, client: Client) -> None:
     answers = client.predict(image=handle_file(app.faces[0]), question="Who?", models=[BASE, "tuned"], api_name="/ask")
     turn = Turn("user", "Who?", (open_image(app.faces[0]),))
-    requests = [Request((turn,)), Request((turn,), "tuned")]
-    assert list(answers.values()) == app.model.replies(requests, Sampling(max_new_tokens=SHORT))
+    requests = [Request((turn,), name, Sampling(max_new_tokens=SHORT)) for name in (None, "tuned")]
+    assert list(answers.values()) == app.model.replies(requests)
     assert list(answers) == [BASE, "tuned"]
     assert answers[BASE] != answers["tuned"]
 

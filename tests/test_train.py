@@ -80,12 +80,12 @@ def test_the_loss_fell_and_all_is_written_down(trained: Path) -> None:
 def test_the_adapter_answers_alike_however_often_it_is_loaded(trained: Path, untrained_tiny: Path) -> None:
     image = open_image(trained.parent.parent / "images" / "0.png")
     turn = Turn("user", Attribute.POSE.question, (image,))
-    requests = [Request((turn,), "tuned"), Request((turn,))]
+    requests = [Request((turn,), name, Sampling(max_new_tokens=12)) for name in ("tuned", None)]
     answers = []
     for _ in range(2):
         with ChatModel.load(untrained_tiny, device="cpu") as model:
             model.add_adapter("tuned", trained / "adapter")
-            answers.append(model.replies(requests, Sampling(max_new_tokens=12)))
+            answers.append(model.replies(requests))
     assert answers[0] == answers[1]
     assert answers[0][0] != answers[0][1], "the adapter has no effect"
 
