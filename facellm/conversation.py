@@ -21,26 +21,27 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One answer to write: the conversation up to and with the question, and who answers."""
-
-    conversation: tuple[Turn, ...]
-    adapter: str | None = None  # None: the base model without any adapter
-
-    @property
-    def images(self) -> tuple[Image.Image, ...]:
-        """All images of the conversation, in the order in which the model sees them."""
-        return tuple(image for turn in self.conversation for image in turn.images)
-
-
-@dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn; the same for all rows of a batch. Temperature 0 takes the likeliest token each time."""
+    """How an answer is drawn. Temperature 0 takes the likeliest token each time."""
 
     max_new_tokens: int = 160
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer to write: the conversation up to and with the question, who answers, and how it is drawn."""
+
+    conversation: tuple[Turn, ...]
+    model: str | None = None  # who answers, by name; None: the base model without any adapter
+    sampling: Sampling = Sampling()
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """All images of the conversation, in the order in which the model sees them."""
+        return tuple(image for turn in self.conversation for image in turn.images)
 
 
 def messages(conversation: Sequence[Turn]) -> list[dict[str, Any]]:
