@@ -1,0 +1,227 @@
+"""Who can answer in the chat, by name: the base, its adapters, other checkpoints, and models of remote servers.
+
+    answerers = Answerers(model, adapters=lambda: {"run-1": Path("data/runs/run-1/adapter")})
+    for answers in answerers.stream([Request((question,), "Base"), Request((question,), "run-1")]):
+        ...
+
+What a name needs is loaded when it is first asked. The one surprising fact: one that fails does not end the others;
+its answer carries the sentence that says why.
+"""
+
+import queue
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from facellm.conversation import Request
+from facellm.errors import DataError, FaceLLMError
+
+if TYPE_CHECKING:
+    from facellm.model import ChatModel
+
+BASE = "Base"  # the name of the local base model without any adapter
+MOST_ADAPTERS = 8  # kept in memory
+HEARTBEAT = 0.2  # seconds after which `stream` yields even when nothing has come
+
+Texts = tuple[str, ...]
+_Part = tuple[list[int], Callable[[threading.Event], Iterator[Texts]]]
+
+
+class Remote(Protocol):
+    """A model of another server, as facellm.remote has them."""
+
+    name: str
+    model: str
+
+    def stream(self, requests: Sequence[Request], *, stop: threading.Event | None = None) -> Iterator[Texts]:
+        """As ChatModel.stream."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What has been written so far, and why no more will come where something went wrong."""
+
+    text: str = ""
+    error: str | None = None
+
+
+class Answerers:
+    """All that can answer. Methods may be called from any thread.
+
+    Args:
+        model: the local model; None where everything is remote.
+        adapters: reads the adapters that there are now, by name.
+        checkpoints: whole models beside the base, by name: folders or Hub ids.
+        remotes: models of other servers.
+    """
+
+    def __init__(
+        self,
+        model: "ChatModel | None",
+        *,
+        adapters: Callable[[], Mapping[str, Path]] = dict,
+        checkpoints: Mapping[str, str] | None = None,
+        remotes: Sequence[Remote] = (),
+    ) -> None:
+        self.model = model
+        self._adapters = adapters
+        self._checkpoints = dict(checkpoints or {})
+        self._remotes = {remote.name: remote for remote in remotes}
+        self._loaded: OrderedDict[str, None] = OrderedDict()  # adapters, the least recently asked first
+        self._asked: Counter[str] = Counter()  # adapters that are answering now
+        self._lock = threading.Lock()  # guards both
+
+    def names(self) -> list[str]:
+        """All that can be asked; adapters are read anew."""
+        local = [] if self.model is None else [BASE, *self._checkpoints, *self._adapters()]
+        return list(dict.fromkeys([*local, *self._remotes]))
+
+    def source(self, name: str) -> str:
+        """What identifies the weights behind a name: a checkpoint's, an adapter's or a remote model's address.
+
+        Raises:
+            DataError: nobody has this name.
+        """
+        if name in self._remotes:
+            return self._remotes[name].model
+        if self.model is not None:
+            if name == BASE:
+                return self.model.checkpoint
+            if name in self._checkpoints:
+                return self._checkpoints[name]
+            if name in (adapters := self._adapters()):
+                return str(adapters[name])
+        raise DataError(f"There is no model {name}. Choose one of: {', '.join(self.names())}.")
+
+    def stream(
+        self, requests: Sequence[Request], *, stop: threading.Event | None = None
+    ) -> Iterator[tuple[Answer, ...]]:
+        """Ask all at once and yield all answers so far, again and again until they are complete.
+
+        Yields at least every `HEARTBEAT` seconds, then with the same answers. Closing the iterator, or setting `stop`,
+        ends the writing; what there is stays.
+
+        Args:
+            requests: `model` is a name of `names()`.
+
+        Raises:
+            FaceLLMError: nobody could answer.
+        """
+        answers = [Answer() for _ in requests]
+        halt = threading.Event()
+        updates: queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]] = queue.SimpleQueue()
+        parts = self._parts(requests)
+        for part in parts:
+            threading.Thread(target=_pump, args=(part, halt, updates), daemon=True).start()
+        running, failures = len(parts), []
+        try:
+            while running:
+                if stop is not None and stop.is_set():
+                    halt.set()
+                for indices, update in _waiting(updates):
+                    if update is None:
+                        running -= 1
+                    elif isinstance(update, FaceLLMError):
+                        failures.append(update)
+                        for index in indices:
+                            answers[index] = replace(answers[index], error=str(update))
+                    elif isinstance(update, BaseException):
+                        raise update
+                    else:
+                        for index, text in zip(indices, update, strict=True):
+                            answers[index] = Answer(text)
+                if failures and all(answer.error and not answer.text for answer in answers):
+                    raise failures[0]
+                yield tuple(answers)
+        finally:
+            halt.set()
+
+    def _parts(self, requests: Sequence[Request]) -> list[_Part]:
+        """The requests by where they are answered."""
+        places: dict[str | None, list[int]] = {}
+        for index, request in enumerate(requests):
+            name = request.model or BASE
+            self.source(name)  # it is there
+            places.setdefault(name if name in self._remotes else None, []).append(index)
+        parts: list[_Part] = []
+        for place, indices in places.items():
+            some = [requests[index] for index in indices]
+            remote = None if place is None else self._remotes[place]
+            parts.append((indices, self._local(some) if remote is None else _remote(remote, some)))
+        return parts
+
+    def _local(self, requests: Sequence[Request]) -> Callable[[threading.Event], Iterator[Texts]]:
+        def start(halt: threading.Event) -> Iterator[Texts]:
+            assert self.model is not None
+            names = {request.model for request in requests if request.model not in (None, BASE)}
+            with self._ready(self.model, {name for name in names if name is not None}):
+                mine = [replace(request, model=None if request.model == BASE else request.model) for request in requests]
+                yield from self.model.stream(mine, stop=halt)
+
+        return start
+
+    @contextmanager
+    def _ready(self, model: "ChatModel", names: set[str]) -> Iterator[None]:
+        """Adapters and checkpoints of these names are loaded within, and stay so; long unused adapters go."""
+        adapters = self._adapters()
+        wanted = {name: adapters[name] for name in names if name in adapters and name not in self._checkpoints}
+        with self._lock:
+            self._asked.update(wanted.keys())
+        try:
+            for name in sorted(names & self._checkpoints.keys()):
+                model.add_checkpoint(name, self._checkpoints[name])
+            for name, path in wanted.items():
+                model.add_adapter(name, path)
+            for name in self._unused(wanted):
+                model.remove_adapter(name)
+            yield
+        finally:
+            with self._lock:
+                self._asked.subtract(wanted.keys())
+
+    def _unused(self, wanted: Mapping[str, Path]) -> list[str]:
+        """Note that these were asked; the adapters that have to go for them."""
+        with self._lock:
+            for name in wanted:
+                self._loaded[name] = None
+                self._loaded.move_to_end(name)
+            idle = [name for name in self._loaded if not self._asked[name]]
+            going = idle[: max(0, len(self._loaded) - MOST_ADAPTERS)]
+            for name in going:
+                del self._loaded[name]
+        return going
+
+
+def _remote(remote: Remote, requests: Sequence[Request]) -> Callable[[threading.Event], Iterator[Texts]]:
+    return lambda halt: remote.stream([replace(request, model=None) for request in requests], stop=halt)
+
+
+def _pump(
+    part: _Part, halt: threading.Event, updates: "queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]]"
+) -> None:
+    """Hand on what comes, and then None; an error is handed on, too."""
+    indices, start = part
+    try:
+        for texts in start(halt):
+            updates.put((indices, texts))
+    except BaseException as error:  # noqa: BLE001 - raised again where the answers are awaited
+        updates.put((indices, error))
+    finally:
+        updates.put((indices, None))
+
+
+def _waiting(
+    updates: "queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]]",
+) -> Iterator[tuple[list[int], Texts | BaseException | None]]:
+    """All updates that are there; waits for the first, up to a heartbeat."""
+    try:
+        yield updates.get(timeout=HEARTBEAT)
+        while True:
+            yield updates.get_nowait()
+    except queue.Empty:
+        return
