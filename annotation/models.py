@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from sqlmodel import Field, SQLModel
 
 from facellm.data import Attribute
+from facellm.votes import Outcome
 
 
 class Status(StrEnum):
@@ -197,6 +198,30 @@ class Snapshot(SQLModel, table=True):
     count: int = Field(ge=1)
     sha256: str = Field(min_length=64, max_length=64)  # facellm.data.content_hash of its examples
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class StoredVote(SQLModel, table=True):
+    """A `facellm.votes.Vote` as a row, field by field. Rows are only ever added."""
+
+    __tablename__ = "votes"
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)
+    prompt_sha256: str = Field(min_length=64, max_length=64)
+    image_sha256: str  # JSON: a list
+    a: str = Field(min_length=1)
+    b: str = Field(min_length=1)
+    a_source: str = Field(min_length=1)
+    b_source: str = Field(min_length=1)
+    seed: int = Field(sa_type=sa.BigInteger)
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=1)
+    order_seed: int = Field(sa_type=sa.BigInteger)
+    outcome: Outcome = Field(sa_type=_text_enum(Outcome))
+    attribute: Attribute | None = Field(default=None, sa_type=_text_enum(Attribute))
+    voter: str = Field(min_length=1)
+    created_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class DecisionInput(BaseModel):

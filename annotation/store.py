@@ -1,4 +1,4 @@
-"""The one door to the data: every query and every change of state of images, pairs and decisions.
+"""The one door to the data: every query and every change of state of images, pairs, decisions and votes.
 
     store = Store.open(data_dir)
 
@@ -31,7 +31,9 @@ from annotation.models import (
     Status,
 )
 from annotation.snapshots import take_snapshot
+from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.data import Attribute
+from facellm.votes import Vote
 
 DATABASE = "studio.db"
 
@@ -53,7 +55,7 @@ class PairView:
 
 
 class Store:
-    """Images, pairs, decisions and snapshots below one data directory."""
+    """Images, pairs, decisions, snapshots and votes below one data directory."""
 
     def __init__(self, engine: Engine, data_dir: Path) -> None:
         """Use `Store.open`, which also migrates."""
@@ -207,6 +209,23 @@ class Store:
         """All snapshots, newest first."""
         with reading(self._engine) as session:
             return list(session.exec(select(Snapshot).order_by(col(Snapshot.id).desc())).all())
+
+    # Votes
+
+    def add_vote(self, vote: Vote) -> bool:
+        """Store a vote; the same UUID again changes nothing. Return whether it was new."""
+        with writing(self._engine) as session:
+            return insert_vote(session, vote)
+
+    def votes(self) -> list[Vote]:
+        """All votes, oldest first."""
+        with reading(self._engine) as session:
+            return read_votes(session)
+
+    def vote_count(self) -> int:
+        """How many votes there are."""
+        with reading(self._engine) as session:
+            return count_votes(session)
 
 
 def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:

@@ -94,7 +94,7 @@ def rank(votes: Iterable[Vote], *, rounds: int = 1000, seed: int = 0) -> Ranking
     half_wins = wins + (drawn + drawn.T) / 2
     scores = _scores(half_wins)
     low, high = np.percentile(_bootstrap(wins, np.triu(drawn + drawn.T), rounds, seed), INTERVAL, axis=0)
-    order = sorted(range(len(models)), key=lambda i: (-round(scores[i], 6), models[i]))
+    order = sorted(range(len(models)), key=lambda i: (-round(float(scores[i]), 6), models[i]))
     both_bad = tables[Outcome.BOTH_BAD]
     standings = [_standing(models, i, (scores[i], low[i], high[i]), wins, tables[Outcome.TIE], both_bad) for i in order]
     return Ranking(
