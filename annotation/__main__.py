@@ -13,12 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from annotation.models import Snapshot, Status
+from annotation.models import FREE_QUESTION, Snapshot, Status
 from annotation.seed import open_seeded, seed
 from annotation.store import Store
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
-from facellm.data import Attribute
 from facellm.errors import FaceLLMError
 from facellm.ranking import ENOUGH_VOTES, Ranking, Standing, rank
 from facellm.votes import Vote
@@ -95,7 +94,7 @@ def stats(store: Store) -> dict[str, Any]:
         "pairs": sum(by_status.values()),
         **by_status,
         "flagged": store.flagged_count(),
-        "attributes": {a.value: {s.value: number for s, number in of.items()} for a, of in counts.items()},
+        "attributes": {a or FREE_QUESTION: {s.value: number for s, number in of.items()} for a, of in counts.items()},
         "reviewers": store.reviewer_counts(),
         "flags": store.flag_counts(),
         "snapshots": [_snapshot_numbers(snapshot) for snapshot in store.snapshots()],
@@ -112,9 +111,8 @@ def _tables(numbers: dict[str, Any]) -> str:
     statuses = [status.value for status in Status]
     lines = [f"{numbers['images']} images, {numbers['pairs']} pairs, {numbers['flagged']} flagged", ""]
     lines.append(f"{'':14}" + "".join(f"{status:>10}" for status in statuses))
-    for attribute in Attribute:
-        of = numbers["attributes"][attribute.value]
-        lines.append(f"{attribute.value:14}" + "".join(f"{of[status]:>10}" for status in statuses))
+    for attribute, of in numbers["attributes"].items():
+        lines.append(f"{attribute:14}" + "".join(f"{of[status]:>10}" for status in statuses))
     lines.append(f"{'all':14}" + "".join(f"{numbers[status]:>10}" for status in statuses))
     lines += ["", *(f"reviewer {name}: {count} decisions" for name, count in numbers["reviewers"].items())]
     lines += [f"check {name}: {count} pairs flagged" for name, count in numbers["flags"].items()]

@@ -10,11 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlmodel import Session
+
+from facellm.errors import DataError
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 BUSY_SECONDS = 30
@@ -67,9 +71,41 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision; several processes may do so at once."""
-    with engine.execution_options(begin="IMMEDIATE").begin() as connection:
+    """Bring the schema to the newest revision; several processes may do so at once.
+
+    Foreign keys are off meanwhile, because SQLite alters a table by dropping it for a changed copy; before the commit
+    they are checked instead.
+
+    Raises:
+        DataError: a row refers to one that is not there; the database stays as it was.
+    """
+    writer = engine.execution_options(begin="IMMEDIATE")
+    with writer.connect() as connection, _foreign_keys_off(connection), connection.begin():
+        before = MigrationContext.configure(connection).get_current_revision()
         alembic.command.upgrade(alembic_config(connection), "head")
+        if before != MigrationContext.configure(connection).get_current_revision():
+            _check_foreign_keys(connection)
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Sent past SQLAlchemy, which would begin a transaction first; within one the pragma does nothing."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        tables = ", ".join(sorted({row[0] for row in broken}))
+        raise DataError(
+            f"The database cannot be brought up to date: {len(broken)} rows of {tables} refer to missing ones. "
+            "Restore it from a backup."
+        )
 
 
 def alembic_config(connection: Connection) -> alembic.config.Config:
