@@ -20,7 +20,7 @@ from annotation.vote_export import export_votes
 from facellm.config import load_settings
 from facellm.errors import FaceLLMError
 from facellm.ranking import ENOUGH_VOTES, Ranking, Standing, rank
-from facellm.votes import Vote
+from facellm.votes import Outcome, Vote
 
 LATEST = 20  # votes in the table
 app = typer.Typer(
@@ -126,7 +126,8 @@ def _votes_table(latest: list[Vote], count: int) -> str:
     for vote in latest:
         about = f"  {vote.attribute}" if vote.attribute else ""
         time = f"{vote.created_at.astimezone():%Y-%m-%d %H:%M}"
-        lines.append(f"{time}  {vote.a} | {vote.b}  {vote.outcome}{about}  by {vote.voter}")
+        verdict = {Outcome.A: vote.a, Outcome.B: vote.b}.get(vote.outcome, vote.outcome.value)
+        lines.append(f"{time}  {vote.a} | {vote.b} → {verdict}{about}  by {vote.voter}")
     return "\n".join(lines)
 
 

@@ -92,7 +92,7 @@ def test_votes_are_shown_newest_first_and_exported(data_dir: Path, tmp_path: Pat
     table = annotation("votes").stdout.splitlines()
     assert table[0] == "30 votes, the latest 20:"
     assert len(table) == 21
-    assert "base | tuned  a  pose  by ana" in table[1]
+    assert "base | tuned → base  pose  by ana" in table[1]
     assert table[1].split()[0] > table[20].split()[0]
     latest = json.loads(annotation("votes", "--json").stdout)["latest"]
     assert [Vote.model_validate(fields) for fields in latest] == votes[:9:-1]
