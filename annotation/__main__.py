@@ -1,25 +1,31 @@
 """The data side's commands: python -m annotation --help.
 
 Like the app's first start, `snapshot` and `stats` on an empty data directory seed it first; `FACELLM_SEED_FACES=0`
-keeps it empty.
+keeps it empty. `votes` and `ranking` do not: there is nothing to vote on in the seeded data.
 """
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from annotation.models import Snapshot, Status
+from annotation.models import FREE_QUESTION, Snapshot, Status
 from annotation.seed import open_seeded, seed
 from annotation.store import Store
+from annotation.vote_export import export_votes
 from facellm.config import load_settings
-from facellm.data import Attribute
 from facellm.errors import FaceLLMError
+from facellm.ranking import ENOUGH_VOTES, Ranking, Standing, rank
+from facellm.votes import Outcome, Vote
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Images, generated pairs, decisions and snapshots.")
+LATEST = 20  # votes in the table
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Images, generated pairs, decisions, snapshots and votes."
+)
 
 
 @app.command("snapshot")
@@ -47,13 +53,36 @@ def seed_command(
     faces: Annotated[int | None, typer.Option(min=1, help="How many; the setting seed_faces unless given.")] = None,
 ) -> None:
     """Store rendered faces with answers of a template teacher; what is there already stays as it is."""
-    settings = load_settings()
-    count = settings.seed_faces if faces is None else faces
-    store = Store.open(settings.data_dir)
-    try:
-        print(f"{settings.data_dir}: {seed(store, count)} pairs of {count} faces added.")
-    finally:
-        store.close()
+    count = load_settings().seed_faces if faces is None else faces
+    with _store() as store:
+        print(f"{store.data_dir}: {seed(store, count)} pairs of {count} faces added.")
+
+
+@app.command("votes")
+def votes_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write all votes to this .csv or .jsonl file, too.")] = None,
+) -> None:
+    """Show the latest votes of the blind mode, or export all of them."""
+    with _store() as store:
+        votes = store.votes()
+    if out is not None:
+        export_votes(out, votes)
+    latest = votes[: -LATEST - 1 : -1]
+    if as_json:
+        print(json.dumps({"votes": len(votes), "latest": [vote.model_dump(mode="json") for vote in latest]}, indent=2))
+    else:
+        print(f"{out}: {len(votes)} votes" if out else _votes_table(latest, len(votes)))
+
+
+@app.command("ranking")
+def ranking_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """Rank the models by the votes of the blind mode, with 95 % intervals; 1000 is the average model."""
+    with _store() as store:
+        ranking = rank(store.votes())
+    print(json.dumps(_ranking_numbers(ranking), indent=2) if as_json else _ranking_table(ranking))
 
 
 def stats(store: Store) -> dict[str, Any]:
@@ -65,7 +94,7 @@ def stats(store: Store) -> dict[str, Any]:
         "pairs": sum(by_status.values()),
         **by_status,
         "flagged": store.flagged_count(),
-        "attributes": {a.value: {s.value: number for s, number in of.items()} for a, of in counts.items()},
+        "attributes": {a or FREE_QUESTION: {s.value: number for s, number in of.items()} for a, of in counts.items()},
         "reviewers": store.reviewer_counts(),
         "flags": store.flag_counts(),
         "snapshots": [_snapshot_numbers(snapshot) for snapshot in store.snapshots()],
@@ -82,9 +111,8 @@ def _tables(numbers: dict[str, Any]) -> str:
     statuses = [status.value for status in Status]
     lines = [f"{numbers['images']} images, {numbers['pairs']} pairs, {numbers['flagged']} flagged", ""]
     lines.append(f"{'':14}" + "".join(f"{status:>10}" for status in statuses))
-    for attribute in Attribute:
-        of = numbers["attributes"][attribute.value]
-        lines.append(f"{attribute.value:14}" + "".join(f"{of[status]:>10}" for status in statuses))
+    for attribute, of in numbers["attributes"].items():
+        lines.append(f"{attribute:14}" + "".join(f"{of[status]:>10}" for status in statuses))
     lines.append(f"{'all':14}" + "".join(f"{numbers[status]:>10}" for status in statuses))
     lines += ["", *(f"reviewer {name}: {count} decisions" for name, count in numbers["reviewers"].items())]
     lines += [f"check {name}: {count} pairs flagged" for name, count in numbers["flags"].items()]
@@ -92,13 +120,57 @@ def _tables(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@contextmanager
-def _seeded_store() -> Iterator[Store]:
-    store = open_seeded(load_settings())
-    try:
-        yield store
-    finally:
-        store.close()
+def _votes_table(latest: list[Vote], count: int) -> str:
+    """The latest votes, newest first."""
+    lines = [f"{count} votes" + (f", the latest {len(latest)}:" if count > len(latest) else "")]
+    for vote in latest:
+        about = f"  {vote.attribute}" if vote.attribute else ""
+        time = f"{vote.created_at.astimezone():%Y-%m-%d %H:%M}"
+        verdict = {Outcome.A: vote.a, Outcome.B: vote.b}.get(vote.outcome, vote.outcome.value)
+        lines.append(f"{time}  {vote.a} | {vote.b} → {verdict}{about}  by {vote.voter}")
+    return "\n".join(lines)
+
+
+def _ranking_numbers(ranking: Ranking) -> dict[str, Any]:
+    """Everything that `ranking --json` prints."""
+    more = {"enough": ranking.enough, "needed": ENOUGH_VOTES, "both_bad_share": ranking.both_bad_share}
+    return asdict(ranking) | more
+
+
+def _ranking_table(ranking: Ranking) -> str:
+    """The same for reading; without scores while there are too few votes for them."""
+    enough = ranking.enough
+    lines = [f"{ranking.votes} votes" if enough else f"not enough votes ({ranking.votes} of {ENOUGH_VOTES})"]
+    if not ranking.standings:
+        return lines[0]
+    width = 2 + max(len(standing.label) for standing in ranking.standings)
+    columns = ("votes", "wins", "ties", "losses", "both bad")
+    scores = f"{'score':>7}{'95 % interval':>16}" if enough else ""
+    lines += ["", " " * width + scores + "".join(f"{column:>10}" for column in columns)]
+    lines += [_ranking_line(standing, width, enough) for standing in ranking.standings]
+    if not ranking.connected:
+        lines += [
+            "",
+            "Some models were never compared, not even through others: do not compare their scores.",
+        ]
+    return "\n".join(lines)
+
+
+def _ranking_line(standing: Standing, width: int, enough: bool) -> str:
+    interval = f"{standing.low:.0f} to {standing.high:.0f}"
+    scores = f"{standing.score:7.0f}{interval:>16}" if enough else ""
+    numbers = (standing.votes, standing.wins, standing.ties, standing.losses, standing.both_bad)
+    return f"{standing.label:{width}}{scores}" + "".join(f"{number:>10}" for number in numbers)
+
+
+def _seeded_store() -> closing[Store]:
+    """The store, seeded where it is empty."""
+    return closing(open_seeded(load_settings()))
+
+
+def _store() -> closing[Store]:
+    """The store as it is."""
+    return closing(Store.open(load_settings().data_dir))
 
 
 def main() -> None:

@@ -6,14 +6,19 @@ out of date; here every transaction begins explicitly, and one that writes takes
 
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
+from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlmodel import Session
+
+from facellm.errors import DataError
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 BUSY_SECONDS = 30
@@ -27,7 +32,8 @@ def connect(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours to send
-        for pragma in ("foreign_keys=ON", "journal_mode=WAL", "synchronous=FULL"):
+        _use_wal(connection)
+        for pragma in ("foreign_keys=ON", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -35,6 +41,19 @@ def connect(path: Path) -> Engine:
         connection.exec_driver_sql(f"BEGIN {connection.get_execution_options().get('begin', 'DEFERRED')}")
 
     return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; while others do the same to a new file, SQLite reports it locked at once instead of waiting."""
+    last = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                raise
+        time.sleep(0.01)
 
 
 @contextmanager
@@ -52,9 +71,41 @@ def writing(engine: Engine) -> Iterator[Session]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision; several processes may do so at once."""
-    with engine.execution_options(begin="IMMEDIATE").begin() as connection:
+    """Bring the schema to the newest revision; several processes may do so at once.
+
+    Foreign keys are off meanwhile, because SQLite alters a table by dropping it for a changed copy; before the commit
+    they are checked instead.
+
+    Raises:
+        DataError: a row refers to one that is not there; the database stays as it was.
+    """
+    writer = engine.execution_options(begin="IMMEDIATE")
+    with writer.connect() as connection, _foreign_keys_off(connection), connection.begin():
+        before = MigrationContext.configure(connection).get_current_revision()
         alembic.command.upgrade(alembic_config(connection), "head")
+        if before != MigrationContext.configure(connection).get_current_revision():
+            _check_foreign_keys(connection)
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Sent past SQLAlchemy, which would begin a transaction first; within one the pragma does nothing."""
+    driver: Any = connection.connection.driver_connection
+    driver.execute("PRAGMA foreign_keys=OFF")
+    try:
+        yield
+    finally:
+        driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _check_foreign_keys(connection: Connection) -> None:
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        tables = ", ".join(sorted({row[0] for row in broken}))
+        raise DataError(
+            f"The database cannot be brought up to date: {len(broken)} rows of {tables} refer to missing ones. "
+            "Restore it from a backup."
+        )
 
 
 def alembic_config(connection: Connection) -> alembic.config.Config:

@@ -5,8 +5,20 @@ same image at once.
 """
 
 import hashlib
+import io
 from pathlib import Path
 from uuid import uuid4
+
+from PIL import Image
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """A picture (RGB) as the bytes of a PNG file: its pixels and nothing else, so equal pictures are equal files."""
+    plain = Image.new("RGB", image.size)
+    plain.paste(image)
+    out = io.BytesIO()
+    plain.save(out, "PNG", compress_level=3)  # half the time of the default for 9 % more bytes
+    return out.getvalue()
 
 
 def put_image(data_dir: Path, data: bytes, suffix: str) -> tuple[str, str]:

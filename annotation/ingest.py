@@ -11,6 +11,7 @@ from sqlmodel import Session, SQLModel, col, select
 
 from annotation.decisions import STATUS_AFTER
 from annotation.models import Decision, Image, ImageInput, Label, Pair, PairInput
+from facellm.data import Attribute
 
 CHUNK = 500  # images; SQLite allows some thousands of values in one IN
 Row = TypeVar("Row", bound=SQLModel)
@@ -70,7 +71,7 @@ def _decision_row(row: Pair, pair: PairInput) -> Decision:
     return Decision.model_validate(pair.decision.model_dump(mode="json") | {"pair_id": row.id, "revision": 1})
 
 
-def _key(image_id: int, pair: Pair | PairInput) -> tuple[int, str, str, str, str]:
+def _key(image_id: int, pair: Pair | PairInput) -> tuple[int, Attribute | None, str, str, str]:
     return image_id, pair.attribute, pair.prompt_version, pair.teacher, pair.parameters
 
 

@@ -8,7 +8,7 @@ up to.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import pydantic
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from sqlmodel import Field, SQLModel
 
 from facellm.data import Attribute
+from facellm.votes import Outcome
 
 
 class Status(StrEnum):
@@ -66,6 +67,7 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+FREE_QUESTION: Final = "free question"  # in the place of an attribute: the pairs that have none
 CURATED = (Status.ACCEPTED, Status.EDITED)  # what a snapshot takes unless told otherwise
 
 
@@ -132,13 +134,24 @@ class Pair(SQLModel, table=True):
     __tablename__ = "pairs"
     __table_args__ = (
         sa.UniqueConstraint("image_id", "attribute", "prompt_version", "teacher", "parameters"),
+        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own.
+        sa.Index(
+            "uq_pairs_free_question",
+            "image_id",
+            "prompt_version",
+            "teacher",
+            "parameters",
+            unique=True,
+            sqlite_where=sa.text("attribute IS NULL"),
+            postgresql_where=sa.text("attribute IS NULL"),
+        ),
         sa.Index("ix_pairs_status", "status", "id"),
         sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
     image_id: int = Field(foreign_key="images.id")
-    attribute: Attribute = Field(sa_type=_text_enum(Attribute))
+    attribute: Attribute | None = Field(sa_type=_text_enum(Attribute), nullable=True)  # None: a free question
     question: str = Field(min_length=1)
     answer: str = Field(min_length=1)
     teacher: str = Field(min_length=1)
@@ -199,6 +212,30 @@ class Snapshot(SQLModel, table=True):
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
+class StoredVote(SQLModel, table=True):
+    """A `facellm.votes.Vote` as a row, field by field. Rows are only ever added."""
+
+    __tablename__ = "votes"
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)
+    prompt_sha256: str = Field(min_length=64, max_length=64)
+    image_sha256: str  # JSON: a list
+    a: str = Field(min_length=1)
+    b: str = Field(min_length=1)
+    a_source: str = Field(min_length=1)
+    b_source: str = Field(min_length=1)
+    seed: int = Field(sa_type=sa.BigInteger)
+    temperature: float = Field(ge=0)
+    top_p: float = Field(gt=0, le=1)
+    max_new_tokens: int = Field(ge=1)
+    order_seed: int = Field(sa_type=sa.BigInteger)
+    outcome: Outcome = Field(sa_type=_text_enum(Outcome))
+    attribute: Attribute | None = Field(default=None, sa_type=_text_enum(Attribute))
+    voter: str = Field(min_length=1)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class DecisionInput(BaseModel):
     """A decision as it comes from a browser, before it is known whether it can be stored."""
 
@@ -232,7 +269,7 @@ class PairInput(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attribute: Attribute
+    attribute: Attribute | None  # None: a free question
     question: str = pydantic.Field(min_length=1)
     answer: str = pydantic.Field(min_length=1)
     teacher: str = pydantic.Field(min_length=1)

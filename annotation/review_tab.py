@@ -9,12 +9,12 @@ import base64
 import mimetypes
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotation.models import DecisionInput, Reason, Status
+from annotation.models import FREE_QUESTION, DecisionInput, Reason, Status
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 from facellm.errors import FaceLLMError
@@ -28,7 +28,7 @@ class QueueRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    attribute: Attribute | None
+    attribute: Attribute | Literal["free question"] | None
     status: Status
     after: int = Field(ge=0)
     exclude: list[int] = Field(max_length=5000)
@@ -51,7 +51,7 @@ def build_review_tab(store: Store, reviewer: str) -> None:
         apply_default_css=False,
         elem_id="review-desk",
         reviewer=reviewer,
-        attributes=[(attribute.value, attribute.topic) for attribute in Attribute],
+        attributes=[*((attribute.value, attribute.topic) for attribute in Attribute), (FREE_QUESTION, FREE_QUESTION)],
         statuses=[status.value for status in Status],
         reasons=[reason.value for reason in Reason],
     )
@@ -67,7 +67,7 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
     def next_pairs(request: dict[str, Any]) -> dict[str, Any]:
         wanted = QueueRequest.model_validate(request | {"attribute": request["attribute"] or None})
         views = store.queue(**wanted.model_dump(exclude={"known"}))
-        return _pairs_reply(store, views, wanted.known) | {"counts": store.counts()}
+        return _pairs_reply(store, views, wanted.known) | {"counts": _counts_for_desk(store)}
 
     def recall(request: dict[str, Any]) -> dict[str, Any]:
         return _pairs_reply(store, store.pairs(map(int, request["ids"])), request["known"])
@@ -97,7 +97,11 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
 
 def _refusal(store: Store, request: dict[str, Any], message: str) -> dict[str, Any]:
     """An answer that makes the desk drop the decision and say why."""
-    return {"refused": request.get("uuid"), "message": message, "counts": store.counts()}
+    return {"refused": request.get("uuid"), "message": message, "counts": _counts_for_desk(store)}
+
+
+def _counts_for_desk(store: Store) -> dict[str, dict[Status, int]]:
+    return {attribute or FREE_QUESTION: of for attribute, of in store.counts().items()}
 
 
 def _pairs_reply(store: Store, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
@@ -115,8 +119,8 @@ def _pair_for_desk(view: PairView) -> dict[str, Any]:
     return {
         "id": view.pair.id,
         "image": view.image.sha256,
-        "attribute": view.pair.attribute,
-        "topic": view.pair.attribute.topic,
+        "attribute": view.pair.attribute or FREE_QUESTION,
+        "topic": view.pair.attribute.topic if view.pair.attribute else FREE_QUESTION,
         "question": view.pair.question,
         "answer": view.answer,
         "status": view.pair.status,

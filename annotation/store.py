@@ -1,4 +1,4 @@
-"""The one door to the data: every query and every change of state of images, pairs and decisions.
+"""The one door to the data: every query and every change of state of images, pairs, decisions and votes.
 
     store = Store.open(data_dir)
 
@@ -10,17 +10,21 @@ UUID twice stores it once. A store may be used from several threads, and a data 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
+from PIL import Image as Pictures
 from sqlalchemy import Engine
 from sqlmodel import Session, col, func, select
 
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
+from annotation.exchanges import Exchange, insert_exchange, put_exchange
 from annotation.images import put_image
 from annotation.ingest import insert_images
 from annotation.models import (
     CURATED,
+    FREE_QUESTION,
     Decision,
     DecisionInput,
     Flag,
@@ -31,7 +35,9 @@ from annotation.models import (
     Status,
 )
 from annotation.snapshots import take_snapshot
+from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.data import Attribute
+from facellm.votes import Vote
 
 DATABASE = "studio.db"
 
@@ -53,7 +59,7 @@ class PairView:
 
 
 class Store:
-    """Images, pairs, decisions and snapshots below one data directory."""
+    """Images, pairs, decisions, snapshots and votes below one data directory."""
 
     def __init__(self, engine: Engine, data_dir: Path) -> None:
         """Use `Store.open`, which also migrates."""
@@ -90,6 +96,37 @@ class Store:
         with writing(self._engine) as session:
             return insert_images(session, images)
 
+    def add_exchange(
+        self,
+        images: Sequence[Pictures.Image | bytes],
+        question: str,
+        answer: str,
+        *,
+        attribute: Attribute | None,
+        teacher: str,
+        teacher_source: str,
+        parameters: str,
+    ) -> int:
+        """Store a chat exchange as a pending pair; return its id. The same exchange again returns the same pair.
+
+        Args:
+            images: its one picture: upright RGB, or an image file's bytes. Only its pixels are stored.
+            question: the last one.
+            answer: to that question.
+            attribute: what the question is about; None for a free question.
+            teacher: the name of the model that answered.
+            teacher_source: what identifies its weights.
+            parameters: a JSON object: sampling, and the turns before the question if there were any.
+
+        Raises:
+            DataError: no or several pictures, no question, no answer, or parameters that are no JSON object.
+            ImageError: the picture cannot be opened.
+        """
+        exchange = Exchange(images, question, answer, attribute, teacher, teacher_source, parameters)
+        image = put_exchange(self.data_dir, exchange)
+        with writing(self._engine) as session:
+            return insert_exchange(session, image)
+
     def sources(self) -> set[str]:
         """Where the images came from, one entry for each image."""
         with reading(self._engine) as session:
@@ -105,7 +142,7 @@ class Store:
     def queue(
         self,
         *,
-        attribute: Attribute | None = None,
+        attribute: Attribute | Literal["free question"] | None = None,
         status: Status = Status.PENDING,
         after: int = 0,
         exclude: Iterable[int] = (),
@@ -114,7 +151,7 @@ class Store:
         """The next pairs to look at: the eight pairs of one face follow each other.
 
         Args:
-            attribute: only pairs of this attribute; None for all.
+            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
             status: only pairs of this status.
             after: only pairs that come after the pair of this id.
             exclude: ids that the caller has already.
@@ -122,7 +159,7 @@ class Store:
         """
         query = select(Pair).where(Pair.status == status, col(Pair.id) > after, col(Pair.id).not_in(list(exclude)))
         if attribute is not None:
-            query = query.where(Pair.attribute == attribute)
+            query = query.where(Pair.attribute == (None if attribute == FREE_QUESTION else attribute))
         with reading(self._engine) as session:
             return _views(session, session.exec(query.order_by(col(Pair.id)).limit(limit)).all())
 
@@ -156,17 +193,17 @@ class Store:
 
     # Counting
 
-    def counts(self) -> dict[Attribute, dict[Status, int]]:
-        """How many pairs there are, by attribute and status; nothing is left out where there is none."""
-        counts = {attribute: dict.fromkeys(Status, 0) for attribute in Attribute}
+    def counts(self) -> dict[Attribute | None, dict[Status, int]]:
+        """How many pairs there are, by attribute (None: free questions) and status; zeros are not left out."""
+        counts = {attribute: dict.fromkeys(Status, 0) for attribute in (*Attribute, None)}
         with reading(self._engine) as session:
             query = select(Pair.attribute, Pair.status, func.count()).group_by(col(Pair.attribute), col(Pair.status))
             for attribute, status, number in session.exec(query):
-                counts[Attribute(attribute)][Status(status)] = number
+                counts[attribute][Status(status)] = number
         return counts
 
-    def accepted_counts(self) -> dict[Attribute, int]:
-        """How many pairs a snapshot would take, by attribute."""
+    def accepted_counts(self) -> dict[Attribute | None, int]:
+        """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
 
     def image_count(self) -> int:
@@ -207,6 +244,23 @@ class Store:
         """All snapshots, newest first."""
         with reading(self._engine) as session:
             return list(session.exec(select(Snapshot).order_by(col(Snapshot.id).desc())).all())
+
+    # Votes
+
+    def add_vote(self, vote: Vote) -> bool:
+        """Store a vote; the same UUID again changes nothing. Return whether it was new."""
+        with writing(self._engine) as session:
+            return insert_vote(session, vote)
+
+    def votes(self) -> list[Vote]:
+        """All votes, oldest first."""
+        with reading(self._engine) as session:
+            return read_votes(session)
+
+    def vote_count(self) -> int:
+        """How many votes there are."""
+        with reading(self._engine) as session:
+            return count_votes(session)
 
 
 def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:

@@ -45,7 +45,7 @@ class TrainingTab:
 def build_training_tab(
     *,
     runs_dir: Path,
-    counts: Callable[[], dict[Attribute, int]],
+    counts: Callable[[], dict[Attribute | None, int]],
     snapshot: Callable[[str], SnapshotRef],
     bases: Sequence[str],
 ) -> TrainingTab:
@@ -53,7 +53,7 @@ def build_training_tab(
 
     Args:
         runs_dir: where the runs are.
-        counts: how many accepted pairs there are now, by attribute.
+        counts: how many accepted pairs there are now, by attribute; None stands for free questions.
         snapshot: freezes the accepted pairs under a name.
         bases: the base models to choose from; the first is the usual one.
     """
@@ -107,7 +107,7 @@ class _Tuning:
     """What happens on the page's events. Nothing here is about one visitor, and nothing is kept between two events."""
 
     def __init__(
-        self, runs_dir: Path, counts: Callable[[], dict[Attribute, int]], snapshot: Callable[[str], SnapshotRef]
+        self, runs_dir: Path, counts: Callable[[], dict[Attribute | None, int]], snapshot: Callable[[str], SnapshotRef]
     ) -> None:
         self._runs_dir = runs_dir
         self._counts = counts
@@ -222,11 +222,13 @@ def _curve(run: RunStatus) -> Any:
     return gr.LinePlot(points, x_lim=[0, steps[-1]["total"]], y_lim=[0, top], visible=True)
 
 
-def _pairs_html(counts: dict[Attribute, int]) -> str:
+def _pairs_html(counts: dict[Attribute | None, int]) -> str:
     total = sum(counts.values())
     if not total:
         return f'<p class="tune-empty">{NO_PAIRS}</p>'
-    rows = "".join(f"<li>{attribute}<b>{counts.get(attribute, 0):,}</b></li>" for attribute in Attribute)
+    named = [(str(attribute), counts.get(attribute, 0)) for attribute in Attribute]
+    free = [("free question", counts[None])] if counts.get(None) else []
+    rows = "".join(f"<li>{name}<b>{count:,}</b></li>" for name, count in [*named, *free])
     return f"<h3>{total:,} accepted {'pair' if total == 1 else 'pairs'}</h3><ul>{rows}</ul>"
 
 

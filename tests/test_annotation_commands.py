@@ -7,13 +7,18 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from made_votes import a_vote
 from typer.testing import CliRunner
 
 from annotation.__main__ import app
+from annotation.store import Store
 from facellm.data import content_hash, read_examples
+from facellm.ranking import Standing, rank
+from facellm.votes import Vote
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,7 +69,70 @@ def test_without_seeding_nothing_is_there_and_a_snapshot_says_so(data_dir: Path)
     assert (data_dir / "studio.db").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["snapshot"], ["stats"], ["seed"]])
+def add_votes(data_dir: Path, votes: list[Vote]) -> None:
+    store = Store.open(data_dir)
+    for vote in votes:
+        store.add_vote(vote)
+    store.close()
+
+
+def test_votes_and_ranking_on_an_empty_data_directory(data_dir: Path) -> None:
+    votes, ranking = annotation("votes"), annotation("ranking")
+    assert (votes.returncode, votes.stdout) == (0, "0 votes\n"), votes.stderr
+    assert (ranking.returncode, ranking.stdout) == (0, "not enough votes (0 of 50)\n"), ranking.stderr
+    assert json.loads(annotation("votes", "--json").stdout) == {"votes": 0, "latest": []}
+    assert not json.loads(annotation("ranking", "--json").stdout)["enough"]
+    assert not (data_dir / "images").exists(), "nothing is seeded for them"
+
+
+def test_votes_are_shown_newest_first_and_exported(data_dir: Path, tmp_path: Path) -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    votes = [a_vote(created_at=start + timedelta(days=day), attribute="pose") for day in range(30)]
+    add_votes(data_dir, votes)
+    table = annotation("votes").stdout.splitlines()
+    assert table[0] == "30 votes, the latest 20:"
+    assert len(table) == 21
+    assert "base | tuned → base  pose  by ana" in table[1]
+    assert table[1].split()[0] > table[20].split()[0]
+    latest = json.loads(annotation("votes", "--json").stdout)["latest"]
+    assert [Vote.model_validate(fields) for fields in latest] == votes[:9:-1]
+
+    file = tmp_path / "votes.jsonl"
+    assert annotation("votes", "--out", str(file)).stdout == f"{file}: 30 votes\n"
+    assert [Vote.model_validate_json(line) for line in file.read_text().splitlines()] == votes
+    refused = annotation("votes", "--out", str(tmp_path / "votes.txt"))
+    assert refused.returncode == 1
+    assert refused.stderr.strip().splitlines() == [
+        f"error: {tmp_path / 'votes.txt'} is neither .csv nor .jsonl. Name a file with one of these suffixes."
+    ]
+
+
+def test_the_ranking_shows_scores_once_there_are_enough_votes(data_dir: Path) -> None:
+    votes = [a_vote(outcome=outcome) for outcome in ["b"] * 40 + ["a"] * 15 + ["both bad"] * 5]
+    add_votes(data_dir, votes[:49])
+    few = annotation("ranking").stdout.splitlines()
+    assert few[0] == "not enough votes (49 of 50)"
+    assert "score" not in few[2]
+    assert few[3].split() == ["tuned", "49", "40", "0", "9", "0"]
+
+    add_votes(data_dir, votes)
+    table = annotation("ranking").stdout.splitlines()
+    expected = rank(votes)
+    first = expected.standings[0]
+    assert table[0] == "60 votes"
+    assert table[3].split() == f"tuned {first.score:.0f} {first.low:.0f} to {first.high:.0f} 60 40 0 15 5".split()
+    numbers = json.loads(annotation("ranking", "--json").stdout)
+    assert (numbers["enough"], numbers["needed"], numbers["both_bad_share"]) == (True, 50, 5 / 60)
+    assert [Standing(**fields) for fields in numbers["standings"]] == list(expected.standings)
+    assert numbers["shares"] == [[None, 42.5 / 60], [17.5 / 60, None]]
+
+
+def test_models_that_never_met_are_pointed_out(data_dir: Path) -> None:
+    add_votes(data_dir, [a_vote("ada", "bob") for _ in range(30)] + [a_vote("cyd", "dan") for _ in range(30)])
+    assert "never compared" in annotation("ranking").stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["snapshot"], ["stats"], ["seed"], ["votes"], ["ranking"]])
 def test_everything_has_help(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--help"])
     assert result.exit_code == 0

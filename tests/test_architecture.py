@@ -12,8 +12,10 @@ MODULES = sorted(
     path.relative_to(ROOT) for package in ("facellm", "annotation") for path in (ROOT / package).rglob("*.py")
 )
 
-# What annotation may use of facellm: the shared record, and the rendered faces that the first start is seeded with.
+# What annotation may use of facellm: the shared records, the ranking of the votes that it keeps, and the rendered faces
+# that the first start is seeded with.
 SHARED = {"facellm.config", "facellm.errors", "facellm.data", "facellm.faces", "facellm.face_text"}
+SHARED |= {"facellm.votes", "facellm.ranking"}
 TORCH = {"torch", "torchvision", "transformers", "peft", "accelerate", "safetensors"}
 MODEL_SIDE = {"adapters", "checkpoint", "collate", "inputs", "model", "streaming", "train"}
 MODEL_SIDE |= {"tiny", "tiny_build", "tiny_faces", "tiny_training"}  # the embedded model and how it is made

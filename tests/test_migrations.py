@@ -12,11 +12,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from annotation import models
 from annotation.database import alembic_config, connect, migrate
 from annotation.store import Store
+from facellm.errors import DataError
 
 
 def test_migrations_and_models_agree(tmp_path: Path) -> None:
@@ -57,6 +59,88 @@ def test_a_database_that_is_up_to_date_keeps_its_rows(data_dir: Path) -> None:
     again = Store.open(data_dir)
     assert again.image_count() == 1
     again.close()
+
+
+OLD_ROWS = f"""
+INSERT INTO images VALUES (1, '{"0" * 64}', 'images/x.png', 8, 8, 80, 'test', '2026-01-01 00:00:00');
+INSERT INTO labels VALUES (1, 1, 'pose', 'left', 'test');
+INSERT INTO pairs VALUES
+    (3, 1, 'pose', 'Which pose?', 'Left.', 'template', '1', '', 'rejected', 2, '2026-01-02 00:00:00.000007'),
+    (9, 1, 'skin', 'Which skin?', 'Fair.', 'template', '1', 'seed 1', 'pending', 0, '2026-01-02 00:00:00');
+INSERT INTO decisions VALUES
+    (1, '{"a" * 36}', 3, 1, 'ana', 'accept', NULL, NULL, 900, NULL, '2026-01-03 00:00:00'),
+    (2, '{"b" * 36}', 3, 2, 'ana', 'reject', 'wrong', NULL, 800, '{"a" * 36}', '2026-01-03 00:00:00');
+INSERT INTO flags VALUES (1, 9, 'length', 'info', 'short', 0, 4, '2026-01-04 00:00:00');
+INSERT INTO snapshots VALUES (1, 'first', '{{}}', 1, '{"1" * 64}', '2026-01-05 00:00:00');
+"""
+
+
+@pytest.fixture
+def old_database(data_dir: Path) -> Path:
+    """A database at revision 0001 with a row or two in every table, some of which refer to pairs."""
+    path = data_dir / "studio.db"
+    engine = connect(path)
+    with engine.begin() as connection:
+        alembic.command.upgrade(alembic_config(connection), "0001")
+    engine.dispose()
+    with sqlite3.connect(path) as connection:
+        connection.executescript(OLD_ROWS)
+    return path
+
+
+def rows(path: Path) -> dict[str, list[tuple]]:
+    with sqlite3.connect(path) as connection:
+        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in OLD_TABLES}
+
+
+OLD_TABLES = ("images", "labels", "pairs", "decisions", "flags", "snapshots")
+
+
+def test_the_first_tables_keep_their_rows(old_database: Path) -> None:
+    before = rows(old_database)
+    store = Store.open(old_database.parent)
+    assert rows(old_database) == before
+    assert [view.pair.id for view in store.queue()] == [9]
+    assert [event.action.value for event in store.events(3)] == ["accept", "reject"]
+    assert (store.votes(), store.flagged_count()) == ([], 1)
+    with sqlite3.connect(old_database) as connection:
+        connection.execute("PRAGMA foreign_keys=ON")
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+        with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
+            connection.execute("DELETE FROM pairs WHERE id = 3")
+        insert = "INSERT INTO pairs SELECT 10, image_id, {}, 'Why?', answer, teacher, '1', 'x', status, 0, created_at"
+        for attribute in ("'pose'", "NULL"):
+            connection.execute((insert + " FROM pairs WHERE id = 9").format(attribute))
+            with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+                connection.execute((insert + " FROM pairs WHERE id = 9").replace("10", "11").format(attribute))
+            connection.execute("DELETE FROM pairs WHERE id = 10")
+    with store._engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    store.close()
+
+
+def test_a_migration_that_finds_lost_rows_changes_nothing(old_database: Path) -> None:
+    with sqlite3.connect(old_database) as connection:
+        connection.execute("DELETE FROM pairs WHERE id = 3")
+    before = rows(old_database)
+    with pytest.raises(DataError, match="2 rows of decisions refer to missing ones"):
+        Store.open(old_database.parent)
+    assert rows(old_database) == before
+    with sqlite3.connect(old_database) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("0001",)
+
+
+def test_going_back_is_refused_while_a_pair_has_no_attribute(old_database: Path) -> None:
+    engine = connect(old_database)
+    migrate(engine)
+    with sqlite3.connect(old_database) as connection:
+        connection.execute("UPDATE pairs SET attribute = NULL WHERE id = 9")
+    with pytest.raises(IntegrityError, match="NOT NULL"), engine.begin() as connection:
+        alembic.command.downgrade(alembic_config(connection), "0002")
+    with engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0003"
+        assert connection.exec_driver_sql("SELECT count(*) FROM pairs").scalar() == 2
+    engine.dispose()
 
 
 @pytest.mark.parametrize("attempt", range(3))

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from annotation.models import Action, Decision, DecisionInput, Reason, Status
 from annotation.review_tab import build_review_tab
@@ -293,6 +294,43 @@ def test_filters_and_empty_states(desk: Desk, store: Store) -> None:
     desk.page.get_by_role("button", name="Show all attributes").click()
     desk.wait_for_state("showing")
     assert desk.page.input_value("select.attribute") == ""
+
+
+def test_a_free_question_from_the_chat_is_reviewed_like_any_pair(desk: Desk, store: Store, url: str) -> None:
+    pair = store.add_exchange(
+        [Image.new("RGB", (64, 64), "teal")],
+        "Is she wearing a hat?",
+        "No, her head is bare.",
+        attribute=None,
+        teacher="facellm-tiny",
+        teacher_source="embedded",
+        parameters="{}",
+    )
+    again = Desk(desk.page, url)
+    assert "of 73 reviewed" in desk.text(".done")
+    desk.page.select_option("select.attribute", label="Free question")
+    desk.page.wait_for_function(f"document.querySelector('.desk').dataset.pair === '{pair}'")
+    assert (desk.text(".question"), desk.text(".answer")) == ("Is she wearing a hat?", "No, her head is bare.")
+    assert desk.page.locator(".topic").text_content() == "free question"
+    assert desk.page.evaluate("document.querySelector('.face img').naturalWidth") == 64
+    assert desk.text(".done") == "0 of 1 reviewed"
+    assert desk.page.locator(".labels li").count() == 0
+    again.press("a")
+    assert desk.text(".done") == "1 of 1 reviewed"
+    desk.wait_until_saved()
+    assert status(store, pair) is Status.ACCEPTED
+    desk.page.keyboard.press("z")
+    desk.wait_until_saved()
+    assert status(store, pair) is Status.PENDING
+
+    desk.page.select_option("select.attribute", "")
+    shown = []
+    while desk.page.get_attribute(".desk", "data-state") != "empty":
+        if desk.page.get_attribute(".desk", "data-state") == "showing":
+            shown.append(again.press("a"))
+    assert shown[-1] == pair
+    desk.wait_until_saved()
+    assert status(store, pair) is Status.ACCEPTED
 
 
 def test_every_pending_pair_is_shown_once_whatever_the_speed(desk: Desk, store: Store) -> None:

@@ -31,7 +31,7 @@ def no_run_is_left(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def served(
-    data_dir: Path, base: Path, counts: Callable[[], dict[Attribute, int]], examples: list[Example]
+    data_dir: Path, base: Path, counts: Callable[[], dict[Attribute | None, int]], examples: list[Example]
 ) -> Iterator[str]:
     """The tab alone, served on a free port."""
 
@@ -73,11 +73,12 @@ def head(page: Any, text: str) -> None:
 
 def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
     examples = make_examples(data_dir / "images", 2)
-    counts = Counter(example.attribute for example in examples if example.attribute)
-    with served(data_dir, untrained_tiny, lambda: dict(counts), examples) as url:
+    counts = Counter(example.attribute for example in examples)
+    with served(data_dir, untrained_tiny, lambda: counts | {None: 3}, examples) as url:
         page = opened(browser, url)
         head(page, "No runs yet")
-        assert "16 accepted pairs" in page.inner_text("#tune-pairs")
+        assert "19 accepted pairs" in page.inner_text("#tune-pairs")
+        assert page.locator("#tune-pairs li").all_inner_texts()[-1] == "free question3"
         page.get_by_label("Name").fill("first try")
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
