@@ -83,7 +83,7 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
-        page.get_by_label("Epochs").fill("12")
+        page.get_by_label("Epochs").fill("100")
         page.click("#tune-begin")
         head(page, "running")
         head(page, "· loss")
@@ -99,7 +99,7 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.close()
     run = jobs.status(data_dir / "runs" / "first")
     assert run.config is not None
-    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 12, 12)
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 100, 100)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
 
