@@ -5,7 +5,11 @@ seeds a small data set, so that every tab has something to work on. The address 
 GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
 """
 
+import json
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,16 @@ from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
 from annotation.snapshots import EXAMPLES_FILE
 from annotation.store import Store
+from annotation.vote_export import export_votes
 from facellm import faces, jobs
+from facellm.answerers import BASE, Answerers
+from facellm.blind_tab import VoteBook
+from facellm.chat_session import Exchange
 from facellm.chat_tab import build_chat_tab
 from facellm.config import Settings, load_settings
 from facellm.errors import FaceLLMError
 from facellm.model import ChatModel
+from facellm.remote import RemoteModel
 from facellm.training_tab import build_training_tab
 
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
@@ -33,27 +42,62 @@ def main() -> None:
     try:
         settings = load_settings()
         store = open_seeded(settings)
-        model = ChatModel.load(settings.base_checkpoint, device=settings.device)
+        model = load_model(settings)
+        answerers = Answerers(
+            model,
+            adapters=lambda: adapters(settings),
+            checkpoints=settings.checkpoints,
+            remotes=remotes(settings),
+        )
     except FaceLLMError as error:
         sys.exit(f"error: {error}")
     try:
-        app = build_app(settings, store, model)
+        app = build_app(settings, store, answerers)
         _, url, _ = app.launch(**launch_options(settings))
         print(f"FaceLLM Studio is at {url}", flush=True)
         app.block_thread()
     finally:
-        model.close()
+        if model is not None:
+            model.close()
         store.close()
 
 
-def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
+def load_model(settings: Settings) -> ChatModel | None:
+    """The base model, with the configured adapter ready; None where all models are remote.
+
+    Raises:
+        FaceLLMError: it cannot be loaded.
+    """
+    if settings.is_remote_only:
+        return None
+    return ChatModel.load(settings.base_checkpoint, device=settings.device, quantization=settings.quantization)
+
+
+def remotes(settings: Settings) -> list[RemoteModel]:
+    """The models of other servers.
+
+    Raises:
+        FaceLLMError: a key is missing, or an address is none.
+    """
+    return [
+        RemoteModel(name, base_url=server.base_url, model=server.model, api_key=server.api_key)
+        for name, server in settings.remotes.items()
+    ]
+
+
+def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Blocks:
     """The page: a tab for each step of the loop, and the one wire between them."""
     with gr.Blocks(title="FaceLLM Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
         gr.HTML(HEADER, elem_id="studio-header")
         with gr.Tabs(elem_id="studio-tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = build_chat_tab(
-                    model, lambda: adapters(settings), examples=example_faces(settings.data_dir), settings=settings
+                    answerers,
+                    examples=example_faces(settings.data_dir),
+                    settings=settings,
+                    first_choice=first_choice(settings),
+                    send_to_review=partial(send_to_review, store),
+                    book=VoteBook(store.add_vote, store.votes, lambda path: export_votes(path, store.votes())),
                 )
             with gr.Tab("Review", id="review"):
                 build_review_tab(store, settings.reviewer)
@@ -69,9 +113,9 @@ def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
             training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
         )
         training.chat_button.click(
-            lambda run: (gr.Tabs(selected="chat"), chat.choose(run)),
-            training.selected_run,
-            [tabs, chat.models],
+            lambda session, run: [gr.Tabs(selected="chat"), *chat.choose(session, run)],
+            [chat.session, training.selected_run],
+            [tabs, *chat.shown],
             show_progress="hidden",
             api_visibility="private",
         )
@@ -82,6 +126,30 @@ def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotR
     """Freeze the accepted pairs for a training run: what `python -m annotation snapshot NAME` does."""
     snapshot = store.snapshot(name)
     return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / EXAMPLES_FILE)
+
+
+def first_choice(settings: Settings) -> list[str]:
+    """Who answers until a visitor chooses: the base, beside what was made of it."""
+    own = [] if settings.adapter_path is None else [settings.adapter_path.name]
+    return [*[BASE, *settings.checkpoints, *own][:2], *([*settings.remotes] if settings.is_remote_only else [])]
+
+
+def send_to_review(store: Store, name: str, source: str, exchange: Exchange, earlier: Sequence[Exchange]) -> str:
+    """Store a chat exchange as a pair that waits for review; returns what to tell the visitor."""
+    told = {
+        "sampling": asdict(exchange.sampling),
+        "earlier": [] if exchange.afresh else [[each.question, each.answer] for each in earlier],
+    }
+    store.add_exchange(
+        [picture.image for picture in exchange.pictures],
+        exchange.question,
+        exchange.answer.strip(),
+        attribute=exchange.attribute,
+        teacher=name,
+        teacher_source=source,
+        parameters=json.dumps(told),
+    )
+    return f"Sent: what {name} answered waits in the Review tab."
 
 
 def adapters(settings: Settings) -> dict[str, Path]:

@@ -3,8 +3,8 @@
     python benchmarks/geometry.py FOLDER [--size 1B]
 
 Sizes as in OpenGVLab's InternVL3 configurations: 448-pixel tiles in 14-pixel patches, 256 tokens a tile, up to 12 tiles
-and a thumbnail, untied head. The one surprising fact: the tokenizer is the tiny model's, because InternVL3's own could not be
-downloaded where this was written; the head's rows of ids that it does not have are zero, so such a model says words.
+and a thumbnail, untied head. The one surprising fact: the tokenizer is the tiny model's, because InternVL3's own could
+not be downloaded where this was written; the head's rows of ids that it lacks are zero, so such a model says words.
 """
 
 import argparse

@@ -76,6 +76,11 @@ class Answerers:
         self._asked: Counter[str] = Counter()  # adapters that are answering now
         self._lock = threading.Lock()  # guards both
 
+    @property
+    def remote_names(self) -> frozenset[str]:
+        """Those that answer on another server."""
+        return frozenset(self._remotes)
+
     def names(self) -> list[str]:
         """All that can be asked; adapters are read anew."""
         local = [] if self.model is None else [BASE, *self._checkpoints, *self._adapters()]
@@ -160,7 +165,9 @@ class Answerers:
             assert self.model is not None
             names = {request.model for request in requests if request.model not in (None, BASE)}
             with self._ready(self.model, {name for name in names if name is not None}):
-                mine = [replace(request, model=None if request.model == BASE else request.model) for request in requests]
+                mine = [
+                    replace(request, model=None if request.model == BASE else request.model) for request in requests
+                ]
                 yield from self.model.stream(mine, stop=halt)
 
         return start

@@ -9,73 +9,98 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
-from gradio.data_classes import FileData
 from gradio.processing_utils import save_pil_to_cache
-from gradio.utils import get_upload_folder
-from PIL import Image
 
+from facellm.answerers import BASE, Answerers
+from facellm.chat_pictures_tab import Pictures
 from facellm.chat_session import (
-    BASE,
     MAX_PANES,
     ChatSession,
     Exchange,
-    Picture,
     check_models,
     check_question,
     messages_of,
     request,
 )
 from facellm.config import Settings
-from facellm.conversation import Request, Sampling, Turn
+from facellm.conversation import Sampling
 from facellm.data import Attribute, open_image
-from facellm.errors import FaceLLMError, ImageError
+from facellm.errors import DataError, FaceLLMError
 
-if TYPE_CHECKING:
-    from facellm.model import ChatModel
-
-SHOWN_SIZE = 512  # pixels: the longer side of a picture's copy on the page
 CONTROLS = 2 + len(Attribute)  # models, Clear and a topic each; kept still while answers are written
 HOW_TO_START = "Pick a face, or add a picture of your own. Then press a topic, or ask in your own words."
+NO_PICTURE = "There is no picture yet. Pick a face, or add a picture to the text field."
+NOBODY = "**Nobody answers.**\n\nChoose a model under “Who answers”."
+WENT_WRONG = "Something went wrong, and the log says what. Ask again."
 
 Updates = list[Any]  # for the panes, the text field, the status and the controls, in this order
+Start = Callable[[], tuple[list[str], list[Exchange]]]  # notes what is asked: who answers, and their exchanges
+SendToReview = Callable[[str, str, Exchange, Sequence[Exchange]], str]  # see Review in app.py
 
 
 class ChatEvents:
     """What happens on the page's events. Nothing here is about one visitor: that is in their session."""
 
     def __init__(
-        self, model: "ChatModel", catalog: Callable[[], dict[str, Path]], examples: list[Path], settings: Settings
+        self,
+        answerers: Answerers,
+        pictures: Pictures,
+        examples: list[Path],
+        settings: Settings,
+        first_choice: Sequence[str],
+        send_to_review: SendToReview,
     ) -> None:
-        self._model = model
-        self._catalog = catalog
+        self.answerers = answerers
+        self.pictures = pictures
         self._examples = examples
         self._settings = settings
+        self._first_choice = first_choice
+        self._send_to_review = send_to_review
 
-    def names(self) -> list[str]:
-        """All models that can be chosen."""
-        return [BASE, *self._catalog()]
+    @property
+    def usual(self) -> Sampling:
+        """How models answer unless the visitor says otherwise."""
+        return Sampling(max_new_tokens=self._settings.max_new_tokens)
 
     def first_choice(self) -> list[str]:
-        """The base, beside the adapter of the settings."""
-        own = self._settings.adapter_path
-        return [BASE, *(name for name, path in self._catalog().items() if path == own)]
+        """Who answers until the visitor chooses."""
+        names = self.answerers.names()
+        return [name for name in self._first_choice if name in names] or names[:2]
 
     def offer(self) -> Any:
         """Read the adapters anew: a training run may have finished."""
-        return gr.Dropdown(choices=self.names())
+        return gr.Dropdown(choices=self.answerers.names())
 
-    def choose(self, adapter: str) -> Any:
-        """Let an adapter answer beside the base."""
-        return gr.Dropdown(choices=self.names(), value=[BASE, adapter])
+    def arrive(self, page: gr.Request) -> Any:
+        """The page was loaded: its address may name models, such as ?models=Base,run-1."""
+        names = self.answerers.names()
+        wanted = [name.strip() for name in page.query_params.get("models", "").split(",") if name.strip()]
+        if gone := [name for name in wanted if name not in names]:
+            warn(f"There is no model {gone[0]}; there are: {', '.join(names)}.")
+        chosen = [name for name in dict.fromkeys(wanted) if name in names][:MAX_PANES]
+        return gr.Dropdown(choices=names, value=chosen) if chosen else gr.Dropdown(choices=names)
+
+    def choose(self, session: ChatSession, adapter: str) -> list[Any]:
+        """Let an adapter answer beside the base, in a new conversation: updates for the models and the panes."""
+        session.panes = {}
+        chosen = [BASE, adapter]
+        return [gr.Dropdown(choices=self.answerers.names(), value=chosen), *self.show(session, chosen)]
 
     def show(self, session: ChatSession, chosen: list[str]) -> Updates:
         """The panes of the chosen models, with what was said in them."""
-        filled = [_filled_pane(name, session.panes.get(name, [])) for name in chosen]
-        return (filled + [gr.Chatbot(visible=False)] * MAX_PANES)[:MAX_PANES]
+        filled = [self._pane(session, name, chosen) for name in chosen[:MAX_PANES]]
+        filled = filled or [gr.update(value=[], label="", placeholder=NOBODY, visible=True)]
+        return (filled + [gr.update(visible=False)] * MAX_PANES)[:MAX_PANES]
+
+    def mark(self, session: ChatSession, chosen: list[str], marking: bool) -> Updates:
+        """Mark the words that differ from the first pane's, or stop marking them."""
+        session.marking = marking
+        return self.show(session, chosen)
 
     def clear(self, session: ChatSession, chosen: list[str]) -> Updates:
         """Start over."""
@@ -89,161 +114,165 @@ class ChatEvents:
 
     def pick(self, value: dict[str, Any], event: gr.SelectData) -> Updates:
         """Put an example face into the text field, beside what was typed."""
-        copy = save_pil_to_cache(open_image(self._examples[event.index]), _cache(), name="face", format="png")
+        copy = save_pil_to_cache(
+            open_image(self._examples[event.index]), self.pictures.cache, name="face", format="png"
+        )
         return [{"text": value["text"], "files": [copy]}, gr.Gallery(selected_index=None)]
 
     def answer(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
         """What is in the text field was sent."""
-        yield from self._answer(session, chosen, value["text"], value, kept="")
+        if not value["files"] and not session.pictures and value["text"].strip():
+            warn(NO_PICTURE)
+            yield updates()
+            return
+        yield from self._ask(session, chosen, value["text"], value)
 
     def answer_topic(
-        self, topic: Attribute, session: ChatSession, chosen: list[str], value: dict[str, Any]
+        self, attribute: Attribute, session: ChatSession, chosen: list[str], value: dict[str, Any]
     ) -> Iterator[Updates]:
         """A topic was pressed; what is being typed stays in the text field."""
         if value["files"] or session.pictures:
-            yield from self._answer(session, chosen, topic.question, value, kept=value["text"], afresh=True)
+            yield from self._ask(session, chosen, attribute.question, value, attribute=attribute)
         else:
-            _warn("There is no picture yet. Pick a face, or add a picture to the text field.")
-            yield _updates()
+            warn(NO_PICTURE)
+            yield updates()
 
-    def _answer(
+    def _ask(
         self,
         session: ChatSession,
         chosen: list[str],
         question: str,
         value: dict[str, Any],
         *,
-        kept: str,
-        afresh: bool = False,
+        attribute: Attribute | None = None,
     ) -> Iterator[Updates]:
-        """Ask the chosen models and stream their answers; if that fails, the page is as it was before."""
+        kept = "" if attribute is None else value["text"]
+
+        def start() -> tuple[list[str], list[Exchange]]:
+            check_models(chosen, self.answerers.names())
+            files = value["files"]
+            checked = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
+            pictures = [self.pictures.take(file) for file in files]
+            return chosen, session.ask(chosen, checked, pictures, attribute=attribute, usual=self.usual)
+
+        yield from self._answer(session, chosen, start, asked={"text": kept, "files": []}, failed=value)
+
+    def again(self, pane: int, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
+        """Let one model answer its last question again."""
+
+        def start() -> tuple[list[str], list[Exchange]]:
+            return [chosen[pane]], [session.ask_again(chosen[pane], self.usual)]
+
+        yield from self._answer(session, chosen, start, asked=value, failed=value)
+
+    def ask_edited(
+        self, pane: int, message: int, text: str, session: ChatSession, chosen: list[str], value: dict[str, Any]
+    ) -> Iterator[Updates]:
+        """A question was changed: all models answer it anew, and what came after it is forgotten."""
+
+        def start() -> tuple[list[str], list[Exchange]]:
+            check_models(chosen, self.answerers.names())
+            turn = session.panes[chosen[pane]][message // 2].turn  # a question and an answer each
+            checked = check_question(text, pictures=0, longest=self._settings.max_question_chars)
+            return chosen, session.ask(chosen, checked, session.go_back_to(turn), usual=self.usual)
+
+        yield from self._answer(session, chosen, start, asked=value, failed=value)
+
+    def _answer(
+        self, session: ChatSession, chosen: list[str], start: Start, *, asked: dict[str, Any], failed: dict[str, Any]
+    ) -> Iterator[Updates]:
+        """Ask and stream the answers; if that fails, the page is as it was before.
+
+        Args:
+            asked: the text field once the question is asked.
+            failed: the text field if it cannot be.
+        """
         try:
             with session.answering() as stop:
-                check_models(chosen, self.names())
-                files = value["files"]
-                question = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
-                pictures = [self._picture(Path(file)) for file in files]
-                exchanges = session.ask(chosen, question, pictures, afresh=afresh)
-                requests = [request(name, session.panes[name], self._open) for name in chosen]
-                yield _updates(
-                    self.show(session, chosen),
-                    _box(busy=True, value={"text": kept}),
-                    status_line("Answering…"),
-                    busy=True,
+                asking, exchanges = start()
+                requests = [request(name, session.panes[name]) for name in asking]
+                yield updates(
+                    self.show(session, chosen), box_update(busy=True, value=asked), status_line("Answering…"), busy=True
                 )
-                self._load(chosen)
                 yield from self._stream(session, chosen, exchanges, requests, stop)
         except FaceLLMError as error:
-            _warn(str(error))
+            warn(str(error))
             still_busy = session.stop is not None  # another event's answer is being written
-            yield (
-                _updates()
-                if still_busy
-                else _updates(self.show(session, chosen), _box(busy=False, value=value), status_line(""), busy=False)
-            )
+            yield updates() if still_busy else self._as_before(session, chosen, failed)
+        except Exception:  # a fault of ours, or of torch: the page must not stay locked because of it
+            warn(WENT_WRONG)
+            yield self._as_before(session, chosen, failed)
+            raise
+
+    def _as_before(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Updates:
+        return updates(self.show(session, chosen), box_update(busy=False, value=value), status_line(""), busy=False)
 
     def _stream(
         self,
         session: ChatSession,
         chosen: list[str],
         exchanges: list[Exchange],
-        requests: list[Request],
+        requests: list[Any],
         stop: threading.Event,
     ) -> Iterator[Updates]:
-        started, shown = time.monotonic(), ("",) * len(chosen)
-        sampling = Sampling(max_new_tokens=self._settings.max_new_tokens)
-        if before := self._model.pending:
-            yield _updates(status=status_line(f"Waiting for {before} other {'answer' if before == 1 else 'answers'}…"))
-        with closing(self._model.stream(requests, sampling, stop=stop)) as stream:  # type: ignore[type-var]
-            for texts in stream:
-                if texts == shown:
-                    yield _updates()  # no news: only so that Gradio can close this generator
+        started, shown = time.monotonic(), None
+        with closing(self.answerers.stream(requests, stop=stop)) as stream:  # type: ignore[type-var]
+            for answers in stream:
+                if answers == shown:
+                    yield updates()  # no news: only so that Gradio can close this generator
                     continue
-                shown = texts
-                for exchange, text in zip(exchanges, texts, strict=True):
-                    exchange.answer = text
-                yield _updates(self._written(session, chosen))
+                shown = answers
+                for exchange, answer in zip(exchanges, answers, strict=True):
+                    exchange.take(answer)
+                yield updates(self._written(session, chosen))
         for exchange in exchanges:
-            exchange.done = True
+            exchange.done, exchange.stopped = True, stop.is_set()
         ended = "Stopped after" if stop.is_set() else "Answered in"
-        yield _updates(
+        yield updates(
             self._written(session, chosen),
-            _box(busy=False),
+            box_update(busy=False),
             status_line(f"{ended} {time.monotonic() - started:.1f} s"),
             busy=False,
         )
 
     def _written(self, session: ChatSession, chosen: list[str]) -> Updates:
         """The chosen panes; a pane's name always travels with its text, so neither can stand with another's."""
-        filled: Updates = [_filled_pane(name, session.panes[name]) for name in chosen]
+        filled: Updates = [self._pane(session, name, chosen) for name in chosen]
         return filled + [gr.skip()] * (MAX_PANES - len(chosen))
 
-    def _load(self, chosen: Sequence[str]) -> None:
-        adapters = self._catalog()
-        for name in chosen:
-            if name != BASE:
-                self._model.add_adapter(name, adapters[name])
+    def _pane(self, session: ChatSession, name: str, chosen: Sequence[str]) -> Any:
+        first = session.panes.get(chosen[0], []) if session.marking and name != chosen[0] else []
+        messages = messages_of(session.panes.get(name, []), beside=first)
+        label = f"{name} · own settings" if name in session.own else name
+        return gr.update(value=messages, label=label, placeholder=self.who_this_is(name), visible=True)
 
-    def _picture(self, file: Path) -> Picture:
-        copy = self._open(file)
-        copy.thumbnail((SHOWN_SIZE, SHOWN_SIZE))
-        return Picture(file, save_pil_to_cache(copy, _cache(), name="picture", format="webp"))
+    def who_this_is(self, name: str) -> str:
+        """What an empty pane says about its model, and how to begin."""
+        if name == BASE:
+            who = "The model before fine-tuning."
+        elif name in self.answerers.remote_names:
+            who = "A model on another server."
+        else:
+            who = "The same model after fine-tuning."
+        return f"**{who}**\n\n{HOW_TO_START}"
 
-    def _open(self, file: Path) -> Image.Image:
-        limits = self._settings
-        return open_image(
-            file, max_bytes=int(limits.max_image_mb * 1024 * 1024), max_pixels=int(limits.max_image_megapixels * 1e6)
-        )
-
-    def ask(self, image: FileData | None, question: str, models: list[str] | None = None) -> Iterator[dict[str, str]]:
-        """Ask one question about one image. Yields the answers so far, by model name; the last is complete.
-
-        Parameters:
-            image: the picture, as gradio_client's handle_file(path or URL) sends it; null to ask without one.
-            question: the question; empty to have the picture described.
-            models: who answers: "Base" and adapters' names, at most four. By default those of the page.
-        """
-        chosen = models or self.first_choice()
+    def send_to_review(self, pane: int, session: ChatSession, chosen: list[str]) -> None:
+        """Store a pane's last exchange as a pair that waits for review."""
         try:
-            check_models(chosen, self.names())
-            question = check_question(
-                question, pictures=int(image is not None), longest=self._settings.max_question_chars
-            )
-            pictures = (self._open(_uploaded(image)),) if image is not None else ()
-            self._load(chosen)
-            turn = Turn("user", question, pictures)
-            requests = [Request((turn,), None if name == BASE else name) for name in chosen]
-            sampling = Sampling(max_new_tokens=self._settings.max_new_tokens)
-            for texts in self._model.stream(requests, sampling):
-                yield dict(zip(chosen, texts, strict=True))
+            exchanges = session.panes.get(chosen[pane], []) if pane < len(chosen) else []
+            if not exchanges or not exchanges[-1].done or not exchanges[-1].answer.strip():
+                raise DataError("There is no answer to send yet. Ask something first.")
+            last, name = exchanges[-1], chosen[pane]
+            if not last.pictures:
+                last = replace(last, pictures=session.pictures)
+            said = self._send_to_review(name, self.answerers.source(name), last, exchanges[:-1])
         except FaceLLMError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            warn(str(error))
+        else:
+            gr.Info(html.escape(said), title="", duration=4)
 
 
-def _uploaded(image: FileData | dict[str, Any]) -> Path:
-    """The path of a file that a client uploaded; never any other file of this machine."""
-    path = Path(image["path"] if isinstance(image, dict) else image.path).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise ImageError("The image was not uploaded. Send it with gradio_client's handle_file.")
-    return path
-
-
-def _cache() -> str:
-    """Gradio's folder for files of the page; app.py has them deleted after a while."""
-    return get_upload_folder()
-
-
-def _filled_pane(name: str, pane: Sequence[Exchange]) -> Any:
-    return gr.update(value=messages_of(pane), label=name, placeholder=who_this_is(name), visible=True)
-
-
-def who_this_is(name: str) -> str:
-    """What an empty pane says about its model, and how to begin."""
-    who = "The model before fine-tuning." if name == BASE else "The same model after fine-tuning."
-    return f"**{who}**\n\n{HOW_TO_START}"
-
-
-def _box(*, busy: bool, value: dict[str, Any] | None = None) -> Any:
+def box_update(*, busy: bool, value: dict[str, Any] | None = None) -> Any:
     """The text field with Send, or with Stop while answers are written; without a value its text stays."""
     buttons = gr.update(submit_btn=not busy, stop_btn="Stop" if busy else False)
     return buttons if value is None else buttons | {"value": value}
@@ -254,7 +283,7 @@ def status_line(text: str) -> str:
     return f'<span role="status">{html.escape(text)}</span>'
 
 
-def _updates(
+def updates(
     panes: Updates | None = None, box: Any = None, status: str | None = None, *, busy: bool | None = None
 ) -> Updates:
     """The outputs of an event; what is left out stays as it is."""
@@ -267,5 +296,6 @@ def _updates(
     ]
 
 
-def _warn(sentence: str) -> None:
+def warn(sentence: str) -> None:
+    """Tell the visitor what is wrong; the page stays as it is."""
     gr.Warning(html.escape(sentence), title="")

@@ -1,34 +1,36 @@
-"""One visitor's chat: the pictures, what each model was asked and said, and how a new question becomes requests.
+"""One visitor's chat: the pictures, what each model was asked and said, how it is to answer, and requests made of that.
 
-No Gradio and no torch here; `chat_tab.py` shows what this holds. One of the eight topics is asked afresh, as the models
-are trained: about the picture alone. The one surprising fact: a new picture starts a new
-topic. The page keeps showing what was said before, but the models no longer read it: face models are trained on one
-picture at a time, and each picture can cost thousands of tokens. Pictures that are sent together are read together.
+No Gradio and no torch here; `chat_events_tab.py` shows what this holds. One of the eight topics is asked afresh, as the
+models are trained: about the picture alone. The one surprising fact: a new picture starts a new topic. The page keeps
+showing what was said before, but the models no longer read it: face models are trained on one picture at a time, and
+each picture can cost thousands of tokens. Pictures that are sent together are read together.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-from facellm.conversation import Request, Turn
+from facellm.answerers import Answer
+from facellm.conversation import Request, Sampling, Turn
 from facellm.data import Attribute
 from facellm.errors import BusyError, DataError
+from facellm.word_diff import mark_differences
 
-BASE = "Base"  # stands among the adapters' names for the model without any
+SIDE_BY_SIDE, BLIND, EIGHT = MODES = ("Side by side", "Blind test", "All eight topics")
 MAX_PANES = 4
 MAX_PICTURES = 8  # in one question
+_OPENING, _CLOSING = "\ue000", "\ue001"  # of private use: they pass through what makes a text harmless
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that was sent: the file that the models read, and the small copy that the page shows."""
+    """A picture that was sent: as the models read it, and the file of the small copy that the page shows."""
 
-    source: Path
+    image: Image.Image = field(repr=False)
     shown: str
 
 
@@ -38,9 +40,33 @@ class Exchange:
 
     question: str
     pictures: tuple[Picture, ...]
+    turn: int = 0  # the same for all models that were asked together
     answer: str = ""
+    error: str | None = None
     done: bool = False
+    stopped: bool = False
     afresh: bool = False  # asked about the pictures alone, without what was said before
+    attribute: Attribute | None = None  # the topic that was pressed
+    sampling: Sampling = Sampling()
+
+    def take(self, answer: Answer) -> None:
+        """Note what has been written since."""
+        self.answer, self.error = answer.text, answer.error
+
+
+@dataclass
+class Round:
+    """One question of the blind test to two models, in the order of the page, and the answers."""
+
+    models: tuple[str, str]
+    order_seed: int
+    exchanges: tuple[Exchange, Exchange]
+    voted: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether both answers are complete."""
+        return all(exchange.done for exchange in self.exchanges)
 
 
 @dataclass
@@ -50,6 +76,13 @@ class ChatSession:
     pictures: tuple[Picture, ...] = ()  # what the next question is about
     panes: dict[str, list[Exchange]] = field(default_factory=dict)  # by the model's name
     stop: threading.Event | None = None  # of the answer that is being written
+    turns: int = 0
+    shared: Sampling | None = None  # how all models answer; None: as the settings say
+    own: dict[str, Sampling] = field(default_factory=dict)  # how some models answer instead
+    blind: "Round | None" = None  # the blind test's last question
+    mode: str = SIDE_BY_SIDE
+    marking: bool = False  # whether words that differ from the first pane's are marked
+    visitor: str = ""  # a random id, from the first vote on
 
     @contextmanager
     def answering(self) -> Iterator[threading.Event]:
@@ -61,34 +94,79 @@ class ChatSession:
         if self.stop is not None:
             raise BusyError("An answer is being written. Wait for it, or press Stop.")
         self.stop = threading.Event()
-        pictures, lengths = self.pictures, {model: len(pane) for model, pane in self.panes.items()}
+        pictures, panes = self.pictures, {model: list(pane) for model, pane in self.panes.items()}
         answered = False
         try:
             yield self.stop
             answered = True
         finally:
             if not answered:
-                self.pictures = pictures
-                self.panes = {model: self.panes[model][:length] for model, length in lengths.items()}
+                self.pictures, self.panes = pictures, panes
             self.stop = None
 
+    def sampling(self, model: str, usual: Sampling) -> Sampling:
+        """How a model is to answer."""
+        return self.own.get(model) or self.shared or usual
+
     def ask(
-        self, models: Sequence[str], question: str, pictures: Sequence[Picture], *, afresh: bool = False
+        self,
+        models: Sequence[str],
+        question: str,
+        pictures: Sequence[Picture] = (),
+        *,
+        attribute: Attribute | None = None,
+        usual: Sampling = Sampling(),  # noqa: B008 - frozen
     ) -> list[Exchange]:
-        """Note a question to each model; returns its exchanges, in the order of the models."""
+        """Note a question to each model; returns its exchanges, in the order of the models.
+
+        Args:
+            attribute: the topic, if one was pressed; it is asked about the pictures alone.
+        """
         if pictures:
             self.pictures = tuple(pictures)
+        self.turns += 1
         asked = []
         for model in models:
             pane = self.panes.setdefault(model, [])
             known = any(exchange.pictures == self.pictures for exchange in topic(pane))
-            asked.append(Exchange(question, () if known else self.pictures, afresh=afresh))
+            asked.append(
+                Exchange(
+                    question,
+                    () if known else self.pictures,
+                    turn=self.turns,
+                    afresh=attribute is not None,
+                    attribute=attribute,
+                    sampling=self.sampling(model, usual),
+                )
+            )
             pane.append(asked[-1])
         return asked
 
+    def ask_again(self, model: str, usual: Sampling) -> Exchange:
+        """Note the last question of a pane anew, with the next seed, so that a drawn answer may differ.
+
+        Raises:
+            DataError: nothing was asked.
+        """
+        pane = self.panes.get(model, [])
+        if not pane:
+            raise DataError("Nothing was asked yet.")
+        last = pane.pop()
+        sampling = replace(self.sampling(model, usual), seed=last.sampling.seed + 1)
+        pane.append(replace(last, answer="", error=None, done=False, stopped=False, sampling=sampling))
+        return pane[-1]
+
+    def go_back_to(self, turn: int) -> tuple[Picture, ...]:
+        """Forget this turn and all after it, in every pane; returns the pictures that it was about."""
+        kept = self.pictures
+        for model, pane in self.panes.items():
+            kept = next((exchange.pictures for exchange in pane if exchange.turn == turn and exchange.pictures), kept)
+            self.panes[model] = [exchange for exchange in pane if exchange.turn < turn]
+        return kept
+
     def clear(self) -> None:
         """Forget everything that was asked and said."""
-        self.pictures, self.panes = (), {}
+        self.pictures, self.panes, self.blind = (), {}, None
 
 
 def topic(pane: Sequence[Exchange]) -> Sequence[Exchange]:
@@ -97,7 +175,7 @@ def topic(pane: Sequence[Exchange]) -> Sequence[Exchange]:
     return pane[first:]
 
 
-def request(model: str, pane: Sequence[Exchange], open_picture: Callable[[Path], Image.Image]) -> Request:
+def request(model: str, pane: Sequence[Exchange]) -> Request:
     """What to ask a model so that it answers the last question of its pane, knowing the pane's topic."""
     turns: list[Turn] = []
     waiting: tuple[Picture, ...] = ()  # their question was stopped before its answer began, so it is left out
@@ -107,12 +185,14 @@ def request(model: str, pane: Sequence[Exchange], open_picture: Callable[[Path],
     for exchange in earlier:
         waiting += exchange.pictures
         if exchange.answer:
-            images = tuple(open_picture(picture.source) for picture in waiting)
-            turns += [Turn("user", exchange.question, images), Turn("assistant", exchange.answer)]
+            turns += [Turn("user", exchange.question, _images(waiting)), Turn("assistant", exchange.answer)]
             waiting = ()
-    images = tuple(open_picture(picture.source) for picture in waiting + last.pictures)
-    turns.append(Turn("user", last.question, images))
-    return Request(tuple(turns), None if model == BASE else model)
+    turns.append(Turn("user", last.question, _images(waiting + last.pictures)))
+    return Request(tuple(turns), model, last.sampling)
+
+
+def _images(pictures: Sequence[Picture]) -> tuple[Image.Image, ...]:
+    return tuple(picture.image for picture in pictures)
 
 
 def check_question(text: str, *, pictures: int, longest: int) -> str:
@@ -135,7 +215,7 @@ def check_question(text: str, *, pictures: int, longest: int) -> str:
     return question
 
 
-def check_models(chosen: Sequence[str], names: Sequence[str]) -> None:
+def check_models(chosen: Sequence[str], names: Sequence[str], *, most: int = MAX_PANES) -> None:
     """That somebody is there to answer.
 
     Raises:
@@ -143,21 +223,37 @@ def check_models(chosen: Sequence[str], names: Sequence[str]) -> None:
     """
     if not chosen:
         raise DataError("No model is chosen. Choose at least one under “Who answers”.")
-    if len(chosen) > MAX_PANES:
-        raise DataError(f"{len(chosen)} models are chosen; at most {MAX_PANES} answer at once.")
+    if len(chosen) > most:
+        raise DataError(f"{len(chosen)} models are chosen; at most {most} answer at once.")
     if gone := [name for name in chosen if name not in names]:
         raise DataError(f"There is no model {gone[0]}. Choose one of: {', '.join(names)}.")
 
 
-def messages_of(pane: Sequence[Exchange]) -> list[dict[str, Any]]:
-    """A pane's exchanges as `gr.Chatbot` shows them."""
+def messages_of(pane: Sequence[Exchange], *, beside: Sequence[Exchange] = ()) -> list[dict[str, Any]]:
+    """A pane's exchanges as `gr.Chatbot` shows them.
+
+    Args:
+        beside: another pane's; words of an answer that its answer to the same question has not are marked.
+    """
+    others = {exchange.turn: exchange.answer for exchange in beside}
     shown: list[dict[str, Any]] = []
     for exchange in pane:
         pictures = [{"path": picture.shown, "alt_text": "The picture asked about"} for picture in exchange.pictures]
         shown.append({"role": "user", "content": [*pictures, _text(harmless(exchange.question))]})
-        waiting = "*No answer.*" if exchange.done else "…"
-        shown.append({"role": "assistant", "content": [_text(harmless(exchange.answer.strip()) or waiting)]})
+        shown.append({"role": "assistant", "content": [_text(_said(exchange, others.get(exchange.turn)))]})
     return shown
+
+
+def _said(exchange: Exchange, other: str | None) -> str:
+    text = exchange.answer.strip()
+    if text and other:
+        text = mark_differences(text, other, opening=_OPENING, closing=_CLOSING)
+    text = harmless(text).replace(_OPENING, "<mark>").replace(_CLOSING, "</mark>")
+    if exchange.error is not None:
+        return f"{text}\n\n⚠️ *{harmless(exchange.error)}*".strip()
+    if exchange.stopped:
+        return f"{text} *(stopped)*".strip()
+    return text or ("*No answer.*" if exchange.done else "…")
 
 
 def harmless(text: str) -> str:

@@ -1,27 +1,35 @@
-"""The Chat tab: one question about a face, answered side by side by the base and its adapters.
+"""The Chat tab: one question about a face, answered side by side, in a blind test, or all eight questions in a table.
 
 `build_chat_tab` is called inside an open `gr.Tab`; its styles are in chat.css. The one surprising fact: there are
-always four panes, most of them hidden, because Gradio's events name their outputs when the page is built.
+always four panes, most of them hidden, because Gradio's events name their outputs when the page is built; and each
+button has a listener for each of the three modes, of which only the one that is on does anything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
-from facellm.chat_events_tab import ChatEvents, status_line, who_this_is
-from facellm.chat_session import MAX_PANES, ChatSession
+from facellm.answerers import Answerers
+from facellm.blind_tab import RULES, VERDICTS, BlindEvents, BlindParts, VoteBook, build_blind, build_ranking
+from facellm.chat_api_tab import publish_endpoints
+from facellm.chat_events_tab import ChatEvents, SendToReview, status_line
+from facellm.chat_pictures_tab import Pictures
+from facellm.chat_session import BLIND, EIGHT, MAX_PANES, MODES, SIDE_BY_SIDE, ChatSession
+from facellm.chat_settings_tab import build_settings
 from facellm.config import EMBEDDED_BASE, Settings
 from facellm.data import Attribute
-
-if TYPE_CHECKING:
-    from facellm.model import ChatModel
+from facellm.eight_tab import EightEvents, table
 
 RENDERED_FACES_ONLY = "The built-in model knows only drawn faces like these. It cannot judge photos of people."
-
+NOTICE = (
+    "**What this is for.** The models describe what can be seen in a picture of a face. They are often wrong. "
+    "Do not use them to find out who somebody is, or to decide about people. Your pictures stay in this session only, "
+    "without their metadata, unless you send an answer to review."
+)
 TOPICS = {
     Attribute.DETAIL: "Describe",
     Attribute.EXPRESSION: "Expression",
@@ -32,34 +40,65 @@ TOPICS = {
     Attribute.DEMOGRAPHIC: "Demographics",
     Attribute.FORENSIC: "Forensics",
 }
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
 
 @dataclass(frozen=True)
 class ChatTab:
     """What app.py needs to connect other tabs with this one."""
 
-    models: gr.Dropdown  # the names of the models that answer: "Base" and adapters
-    offer: Callable[[], Any]  # () → update of `models`: the choices read anew
-    choose: Callable[[str], Any]  # (an adapter's name) → update of `models`: the base and that adapter answer
+    session: gr.State
+    models: gr.Dropdown  # the names of the models that answer
+    shown: list[Any]  # what `choose` updates
+    choose: Callable[..., list[Any]]  # (session, an adapter's name): the base and that adapter answer from now on
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The components that several events share."""
+
+    session: gr.State
+    models: gr.Dropdown
+    panes: list[gr.Chatbot]
+    box: gr.MultimodalTextbox
+    status: gr.HTML
+    clear: gr.Button
+    topics: dict[Attribute, gr.Button]
+
+    @property
+    def asked(self) -> list[Any]:
+        return [self.session, self.models, self.box]
+
+    @property
+    def controls(self) -> list[Any]:
+        return [self.box, self.status, self.models, self.clear, *self.topics.values()]
 
 
 def build_chat_tab(
-    model: "ChatModel", catalog: Callable[[], dict[str, Path]], *, examples: list[Path], settings: Settings
+    answerers: Answerers,
+    *,
+    examples: list[Path],
+    settings: Settings,
+    first_choice: Sequence[str],
+    send_to_review: SendToReview,
+    book: VoteBook,
 ) -> ChatTab:
     """Build the tab inside the open Gradio context.
 
     Args:
-        model: answers; adapters of the catalog are loaded into it when they are first asked.
-        catalog: the adapters that there are now, by name.
         examples: pictures to try.
-        settings: limits, and the adapter that answers beside the base from the start.
+        settings: limits, and how long answers are.
+        first_choice: who answers until the visitor chooses.
+        send_to_review: stores (name, source, exchange, earlier exchanges) and returns what to tell the visitor.
+        book: where votes are kept.
     """
-    chat = ChatEvents(model, catalog, examples, settings)
-    session = gr.State(ChatSession())  # copied for each visitor
+    chat = ChatEvents(answerers, Pictures(settings), examples, settings, first_choice, send_to_review)
+    session = gr.State(ChatSession(), time_to_live=24 * 3600)  # copied for each visitor
+    build_notice()
     with gr.Row(elem_id="chat"):
-        with gr.Column(elem_id="chat-side", scale=0, min_width=250):
+        with gr.Column(elem_id="chat-side", scale=0, min_width=276):
             models = gr.Dropdown(
-                chat.names(),
+                answerers.names(),
                 value=chat.first_choice(),
                 multiselect=True,
                 max_choices=MAX_PANES,
@@ -67,32 +106,140 @@ def build_chat_tab(
                 elem_id="chat-models",
             )
             faces = _example_faces(examples)
-            if model.checkpoint == str(EMBEDDED_BASE):
+            if answerers.model is not None and answerers.model.checkpoint == str(EMBEDDED_BASE):
                 gr.Markdown(RENDERED_FACES_ONLY, elem_id="chat-note")
+            side = gr.Column(elem_id="chat-more", min_width=200)
         with gr.Column(elem_id="chat-main", scale=1, min_width=300):
-            with gr.Row(elem_id="chat-panes", equal_height=True):
-                panes = [_empty_pane(name) for name in chat.first_choice()]
-                panes += [_empty_pane("") for _ in range(MAX_PANES - len(panes))]
-            with gr.Row(elem_id="chat-bar"):
-                with gr.Row(elem_id="chat-topics"):
-                    topics = {topic: gr.Button(name, size="sm", min_width=0, scale=0) for topic, name in TOPICS.items()}
-                status = gr.HTML(status_line(""), elem_id="chat-status", min_height=0)
-                clear = gr.Button("Clear", size="sm", scale=0, min_width=72, elem_id="chat-clear")
-            box = _question_box()
+            mode = gr.Radio(MODES, value=SIDE_BY_SIDE, show_label=False, container=False, elem_id="chat-mode")
+            with gr.Column(elem_id="chat-beside") as beside, gr.Row(elem_classes="chat-panes", equal_height=True):
+                first = chat.first_choice() + [""] * MAX_PANES
+                panes, senders = zip(*[_pane_with_sender(chat, name) for name in first[:MAX_PANES]], strict=True)
+            blind = build_blind(lambda letter: _empty_pane(letter, RULES))
+            with gr.Column(visible=False, elem_id="chat-table") as eight:
+                shown_table = gr.HTML(table([], []), padding=False)
+            page = _Page(session, models, list(panes), *_bar())
+            ranking_group, ranking, export = build_ranking()
+    with side:
+        build_settings(chat, session, models, page.panes)
+        _camera(page.box)
 
-    asked, shown = [session, models, box], [*panes, box, status, models, clear, *topics.values()]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
-    box.submit(chat.answer, asked, shown, **quiet)
-    for topic, button in topics.items():
-        button.click(partial(chat.answer_topic, topic), asked, shown, **quiet)
-    box.stop(chat.stop, session, None, queue=False, **quiet)
-    clear.click(chat.clear, [session, models], [*panes, box, status], **quiet)
-    models.change(chat.show, [session, models], panes, **quiet)
-    models.focus(chat.offer, None, models, **quiet)
-    gr.on(None, chat.offer, None, models, **quiet)  # when the page is loaded
-    faces.select(chat.pick, box, [box, faces], **quiet)
-    gr.api(chat.ask, api_name="ask", concurrency_limit=None)
-    return ChatTab(models, chat.offer, chat.choose)
+    groups = [(SIDE_BY_SIDE, beside), (BLIND, blind.group), (BLIND, ranking_group), (EIGHT, eight)]
+    shown_in = [name for name, _ in groups]
+    mode.change(partial(_choose_mode, shown_in), [session, mode], [group for _, group in groups], **_QUIET)
+    _connect_side_by_side(chat, page, list(senders))
+    _connect_blind(BlindEvents(chat, book, settings), page, blind, ranking, export)
+    _connect_eight(EightEvents(chat), page, shown_table)
+    page.box.stop(chat.stop, session, None, queue=False, **_QUIET)
+    faces.select(chat.pick, page.box, [page.box, faces], **_QUIET)
+    models.focus(chat.offer, None, models, **_QUIET)
+    gr.on(None, chat.arrive, None, models, **_QUIET)  # when the page is loaded
+    publish_endpoints(chat, settings)
+    return ChatTab(session, models, [models, *panes], chat.choose)
+
+
+def build_notice() -> None:
+    """What the models are for; gone for good once this browser has been told."""
+    told = gr.BrowserState(False, storage_key="facellm-notice")
+    with gr.Row(visible=False, elem_id="chat-notice") as notice:
+        gr.Markdown(NOTICE)
+        understood = gr.Button("I understand", size="sm", scale=0, min_width=110)
+    gr.on(None, lambda seen: gr.update(visible=not seen), told, notice, **_QUIET)
+    understood.click(lambda: (True, gr.update(visible=False)), None, [told, notice], **_QUIET)
+
+
+def _choose_mode(shown_in: Sequence[str], session: ChatSession, mode: str) -> list[Any]:
+    session.mode = mode
+    return [gr.update(visible=name == mode) for name in shown_in]
+
+
+def _only_in(mode: str, event: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:
+    """The event where its mode is on, else nothing."""
+
+    def listener(session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Any]:
+        if session.mode == mode:
+            yield from event(session, chosen, value)
+        else:
+            yield [gr.skip()] * outputs
+
+    return listener
+
+
+def _connect_side_by_side(chat: ChatEvents, page: _Page, senders: list[gr.Button]) -> None:
+    shown = [*page.panes, *page.controls]
+    page.box.submit(_only_in(SIDE_BY_SIDE, chat.answer, len(shown)), page.asked, shown, **_QUIET)
+    for topic, button in page.topics.items():
+        event = partial(chat.answer_topic, topic)
+        button.click(_only_in(SIDE_BY_SIDE, event, len(shown)), page.asked, shown, **_QUIET)
+    for number, (pane, sender) in enumerate(zip(page.panes, senders, strict=True)):
+        pane.retry(partial(chat.again, number), page.asked, shown, **_QUIET)
+        pane.edit(_edited(chat, number), page.asked, shown, **_QUIET)
+        sender.click(partial(chat.send_to_review, number), [page.session, page.models], None, **_QUIET)
+    page.clear.click(chat.clear, [page.session, page.models], [*page.panes, page.box, page.status], **_QUIET)
+    page.models.change(chat.show, [page.session, page.models], page.panes, **_QUIET)
+
+
+def _edited(chat: ChatEvents, pane: int) -> Callable[..., Iterator[Any]]:
+    def listener(session: ChatSession, chosen: list[str], value: dict[str, Any], data: gr.EditData) -> Iterator[Any]:
+        message = data.index if isinstance(data.index, int) else data.index[0]
+        yield from chat.ask_edited(pane, message, str(data.value), session, chosen, value)
+
+    return listener
+
+
+def _connect_blind(
+    blind: BlindEvents, page: _Page, parts: BlindParts, ranking: gr.HTML, export: gr.DownloadButton
+) -> None:
+    shown = [*parts.shown, *page.controls]
+    page.box.submit(_only_in(BLIND, blind.answer, len(shown)), page.asked, shown, **_QUIET)
+    for topic, button in page.topics.items():
+        event = partial(blind.answer, attribute=topic)
+        button.click(_only_in(BLIND, event, len(shown)), page.asked, shown, **_QUIET)
+    for outcome, button in zip(VERDICTS, parts.verdicts, strict=True):
+        button.click(partial(blind.vote, outcome), page.session, [*parts.shown, ranking], **_QUIET)
+    page.clear.click(blind.clear, page.session, parts.shown, **_QUIET)
+    gr.on(None, blind.ranking, None, ranking, **_QUIET)  # when the page is loaded
+    export.click(blind.export, None, export, **_QUIET)
+
+
+def _connect_eight(eight: EightEvents, page: _Page, shown_table: gr.HTML) -> None:
+    shown = [shown_table, *page.controls]
+    listener = _only_in(EIGHT, eight.answer, len(shown))
+    gr.on([page.box.submit, *(button.click for button in page.topics.values())], listener, page.asked, shown, **_QUIET)
+    page.clear.click(lambda: table([], []), None, shown_table, **_QUIET)
+
+
+def _bar() -> tuple[gr.MultimodalTextbox, gr.HTML, gr.Button, dict[Attribute, gr.Button]]:
+    """The topics, what is going on, Clear, and the text field below."""
+    with gr.Row(elem_id="chat-bar"):
+        with gr.Row(elem_id="chat-topics"):
+            topics = {topic: gr.Button(name, size="sm", min_width=0, scale=0) for topic, name in TOPICS.items()}
+        status = gr.HTML(status_line(""), elem_id="chat-status", min_height=0)
+        clear = gr.Button("Clear", size="sm", scale=0, min_width=72, elem_id="chat-clear")
+    box = gr.MultimodalTextbox(
+        placeholder="Ask about the face, or add a picture",
+        file_types=["image"],
+        file_count="multiple",
+        label="Question",
+        show_label=False,
+        max_plain_text_length=100_000,  # Gradio would turn a longer paste into a file
+        elem_id="chat-box",
+    )
+    return box, status, clear, topics
+
+
+def _camera(box: gr.MultimodalTextbox) -> None:
+    """A picture from the camera goes into the text field like an uploaded one."""
+    with gr.Accordion("Camera", open=False, elem_id="chat-camera"):
+        camera = gr.Image(
+            sources=["webcam"], type="filepath", show_label=False, buttons=[], height=180, elem_id="chat-webcam"
+        )
+
+    def take(photo: str | None, value: dict[str, Any]) -> tuple[Any, Any]:
+        if photo is None:
+            return gr.skip(), gr.skip()
+        return {"text": value["text"], "files": [*value["files"], photo]}, None
+
+    camera.input(take, [camera, box], [box, camera], **_QUIET)
 
 
 def _example_faces(examples: list[Path]) -> gr.Gallery:
@@ -109,30 +256,24 @@ def _example_faces(examples: list[Path]) -> gr.Gallery:
     )
 
 
-def _question_box() -> gr.MultimodalTextbox:
-    return gr.MultimodalTextbox(
-        placeholder="Ask about the face, or add a picture",
-        file_types=["image"],
-        file_count="multiple",
-        label="Question",
-        show_label=False,
-        max_plain_text_length=100_000,  # Gradio would turn a longer paste into a file
-        elem_id="chat-box",
-    )
+def _pane_with_sender(chat: ChatEvents, name: str) -> tuple[gr.Chatbot, gr.Button]:
+    sender = gr.Button("Send to review", size="sm", render=False)
+    return _empty_pane(name, chat.who_this_is(name), sender), sender
 
 
-def _empty_pane(name: str) -> gr.Chatbot:
+def _empty_pane(name: str, placeholder: str, *buttons: gr.Button) -> gr.Chatbot:
     return gr.Chatbot(
         label=name,
         visible=bool(name),
-        placeholder=who_this_is(name),
+        placeholder=placeholder,
         height="100%",
         layout="bubble",
-        buttons=["copy"],
+        buttons=["copy", *buttons],
+        editable="user" if buttons else None,
         feedback_options=None,
         allow_tags=False,
         sanitize_html=True,
         latex_delimiters=[],
-        min_width=260,
+        min_width=200,
         elem_classes="chat-pane",
     )

@@ -4,11 +4,12 @@ This is the only module that reads the environment. Nothing is read at import: `
 `app.py` and the commands call that.
 """
 
+import os
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from facellm.errors import ConfigError
@@ -20,6 +21,32 @@ EMBEDDED_BASE = EMBEDDED_DIR / "tiny-base"
 EMBEDDED_ADAPTER = EMBEDDED_DIR / "facellm-tiny"
 
 
+class RemoteServer(BaseModel):
+    """A model of an OpenAI-compatible server, as a pane of the chat."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str = Field(min_length=1, description="Such as http://127.0.0.1:8000/v1.")
+    model: str = Field(min_length=1, description="The model's name there.")
+    key_variable: str | None = Field(default=None, description="The environment variable that holds the key.")
+
+    @property
+    def api_key(self) -> str | None:
+        """The key, read now, so that it is stored nowhere.
+
+        Raises:
+            ConfigError: the variable is not set.
+        """
+        if self.key_variable is None:
+            return None
+        if not (key := os.environ.get(self.key_variable)):
+            raise ConfigError(
+                f"The variable {self.key_variable}, which is to hold the key for {self.base_url}, is not set. "
+                "Set it, or take key_variable out of space_config.yaml."
+            )
+        return key
+
+
 class Settings(BaseSettings):
     """All settings of the app. Field by field as in `space_config.yaml`; unknown keys there are refused."""
 
@@ -29,6 +56,9 @@ class Settings(BaseSettings):
     base_model: str = "auto"
     adapter: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    checkpoints: dict[str, str] = Field(default_factory=dict)
+    remotes: dict[str, RemoteServer] = Field(default_factory=dict)
     reviewer: str = Field(default="reviewer", min_length=1)
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     max_image_mb: float = Field(default=10, gt=0)
@@ -63,6 +93,11 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """One JSONL file of examples for each snapshot."""
         return self.data_dir / "snapshots"
+
+    @property
+    def is_remote_only(self) -> bool:
+        """Whether no model is loaded here: all panes are remote."""
+        return self.base_model == "none"
 
     @property
     def base_checkpoint(self) -> str:

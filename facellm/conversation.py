@@ -6,9 +6,11 @@ special token, such as `<IMG_CONTEXT>`, would be read as that token by the token
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from PIL import Image
+
+from facellm.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,23 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+
+    @classmethod
+    def checked(cls, *, max_new_tokens: int, temperature: float, top_p: float, seed: int) -> Self:
+        """Build from what a person chose.
+
+        Raises:
+            ModelError: a number is out of its bounds.
+        """
+        for name, value, low, high in (
+            ("max_new_tokens", max_new_tokens, 1, 4096),
+            ("temperature", temperature, 0, 2),
+            ("top_p", top_p, 0.01, 1),
+            ("seed", seed, 0, 2**32 - 1),
+        ):
+            if not low <= value <= high:
+                raise ModelError(f"{name} is {value}; expected {low} to {high}. Correct it and ask again.")
+        return cls(max_new_tokens, temperature, top_p, seed)
 
 
 @dataclass(frozen=True)

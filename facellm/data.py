@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from facellm.errors import DataError, ImageError
 
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of more than 8 bits
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 MAX_IMAGE_PIXELS = 50_000_000
@@ -146,7 +147,11 @@ def sha256_file(path: Path) -> str:
 
 
 def open_image(
-    source: Path | str | bytes, *, max_bytes: int = MAX_IMAGE_BYTES, max_pixels: int = MAX_IMAGE_PIXELS
+    source: Path | str | bytes,
+    *,
+    max_bytes: int = MAX_IMAGE_BYTES,
+    max_pixels: int = MAX_IMAGE_PIXELS,
+    max_side: int | None = None,
 ) -> Image.Image:
     """Open an image that a person sent, as upright 8-bit RGB without metadata.
 
@@ -157,6 +162,8 @@ def open_image(
         source: a file's path, or its bytes.
         max_bytes: the largest file that is read.
         max_pixels: the largest width × height that is decoded.
+        max_side: make a larger image so small that neither side is longer, in pixels; a JPEG is then decoded at a
+            fraction of its size, which takes a fraction of the memory.
 
     Raises:
         ImageError: not an image, cut off, empty, or over a limit.
@@ -169,8 +176,14 @@ def open_image(
                     f"{name} has {image.width}×{image.height} pixels; at most {max_pixels / 1e6:g} megapixels are "
                     "accepted. Make it smaller and try again."
                 )
+            if max_side is not None:
+                image.draft(None, (max_side, max_side))  # a JPEG is decoded not much larger; others do not heed it
             image.load()
-            return _plain_rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            plain = _plain_rgb(image)
+            if max_side is not None:
+                plain.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+            return plain
     except UnidentifiedImageError as error:
         raise ImageError(
             f"{name} is not an image that can be read. Send a JPEG, PNG, WebP, GIF, BMP or TIFF file."
@@ -203,16 +216,15 @@ def _read_limited(source: Path | str | bytes, max_bytes: int) -> tuple[bytes, st
 
 def _plain_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB with no metadata: a fresh image, so that nothing but pixels is carried over."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    if image.mode in _DEEP:
         image = _to_8_bit(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, "white")
         canvas.alpha_composite(rgba)
         image = canvas
-    rgb = image.convert("RGB")
-    plain = Image.new("RGB", rgb.size)
-    plain.paste(rgb)
+    plain = image.convert("RGB")
+    plain.info = {}
     return plain
 
 

@@ -2,19 +2,21 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from lively_model import LANGUAGE_LINEARS, save_adapter, save_lively
 from PIL import Image
 
+from facellm.answerers import BASE, Answerers
+from facellm.blind_tab import VoteBook
 from facellm.chat_session import (
-    BASE,
     ChatSession,
     Exchange,
     Picture,
@@ -31,18 +33,15 @@ from facellm.data import Attribute, open_image
 from facellm.errors import BusyError, DataError
 from facellm.faces import render, sample
 from facellm.model import ChatModel
+from facellm.votes import Vote
 
-SHORT, LONG = 60, 3000  # tokens of an answer: quick to wait for; long enough to be stopped on the way
+SHORT, LONG = 250, 3000  # tokens of an answer: quick to wait for; long enough to be stopped on the way
 
 # The session
 
 
 def picture(number: int) -> Picture:
-    return Picture(Path(f"{number}.png"), f"{number}.webp")
-
-
-def colour(path: Path) -> Image.Image:
-    return Image.new("RGB", (4, 4), (int(path.stem), 0, 0))
+    return Picture(Image.new("RGB", (4, 4), (number, 0, 0)), f"{number}.webp")
 
 
 def seen(asked: Request) -> list[tuple[str, str, list[int]]]:
@@ -55,18 +54,18 @@ def test_the_picture_stays_the_context_of_follow_up_questions() -> None:
     (first,) = session.ask([BASE], "Who?", [picture(1)])
     first.answer = "A face."
     session.ask([BASE], "And the hair?", [])
-    asked = request(BASE, session.panes[BASE], colour)
-    assert asked.adapter is None
+    asked = request(BASE, session.panes[BASE])
+    assert asked.model == BASE
     assert seen(asked) == [("user", "Who?", [1]), ("assistant", "A face.", []), ("user", "And the hair?", [])]
 
 
 def test_a_topic_is_asked_about_the_picture_alone() -> None:
     session = ChatSession()
     session.ask([BASE], "Who?", [picture(1)])[0].answer = "A face."
-    session.ask([BASE], "The pose?", [], afresh=True)[0].answer = "Frontal."
-    assert seen(request(BASE, session.panes[BASE], colour)) == [("user", "The pose?", [1])]
+    session.ask([BASE], "The pose?", attribute=Attribute.POSE)[0].answer = "Frontal."
+    assert seen(request(BASE, session.panes[BASE])) == [("user", "The pose?", [1])]
     session.ask([BASE], "Sure?", [])[0].answer = "Yes."
-    asked = [text for role, text, _ in seen(request(BASE, session.panes[BASE], colour)) if role == "user"]
+    asked = [text for role, text, _ in seen(request(BASE, session.panes[BASE])) if role == "user"]
     assert asked == ["Who?", "The pose?", "Sure?"]
 
 
@@ -75,7 +74,7 @@ def test_a_new_picture_starts_a_new_topic() -> None:
     for number in (1, 2):
         session.ask([BASE], "Who?", [picture(number)])[0].answer = "A face."
     session.ask([BASE], "Older?", [])
-    assert seen(request(BASE, session.panes[BASE], colour)) == [
+    assert seen(request(BASE, session.panes[BASE])) == [
         ("user", "Who?", [2]),
         ("assistant", "A face.", []),
         ("user", "Older?", []),
@@ -86,15 +85,15 @@ def test_a_new_picture_starts_a_new_topic() -> None:
 def test_pictures_sent_together_are_read_together() -> None:
     session = ChatSession()
     session.ask([BASE], "Same?", [picture(1), picture(2)])
-    assert seen(request(BASE, session.panes[BASE], colour)) == [("user", "Same?", [1, 2])]
+    assert seen(request(BASE, session.panes[BASE])) == [("user", "Same?", [1, 2])]
 
 
 def test_a_model_that_joins_later_gets_the_current_picture() -> None:
     session = ChatSession()
     session.ask([BASE], "Who?", [picture(1)])[0].answer = "A face."
     session.ask([BASE, "tuned"], "And the hair?", [])
-    asked = request("tuned", session.panes["tuned"], colour)
-    assert asked.adapter == "tuned"
+    asked = request("tuned", session.panes["tuned"])
+    assert asked.model == "tuned"
     assert seen(asked) == [("user", "And the hair?", [1])]
 
 
@@ -102,7 +101,7 @@ def test_a_question_stopped_before_its_answer_leaves_its_picture() -> None:
     session = ChatSession()
     session.ask([BASE], "Who?", [picture(1)])
     session.ask([BASE], "And the hair?", [])
-    assert seen(request(BASE, session.panes[BASE], colour)) == [("user", "And the hair?", [1])]
+    assert seen(request(BASE, session.panes[BASE])) == [("user", "And the hair?", [1])]
 
 
 def test_a_failed_question_leaves_the_session_as_it_was() -> None:
@@ -147,9 +146,9 @@ def test_answers_are_shown_as_text_that_loads_nothing() -> None:
     assert "![" not in shown
     assert "**bold**" in shown
     assert "&amp;lt;" in shown
-    waiting = messages_of([Exchange("Q", (), "")])[1]["content"][0]["text"]
+    waiting = messages_of([Exchange("Q", ())])[1]["content"][0]["text"]
     assert waiting == "…"
-    assert messages_of([Exchange("Q", (), "", done=True)])[1]["content"][0]["text"] == "*No answer.*"
+    assert messages_of([Exchange("Q", (), done=True)])[1]["content"][0]["text"] == "*No answer.*"
 
 
 def test_every_attribute_has_a_topic() -> None:
@@ -181,14 +180,24 @@ class App:
         self.catalog = dict(list(adapters.items())[:1])
         self.more = adapters
         self.model = ChatModel.load(checkpoint, device="cpu", queue_limit=4)
+        self.answerers = Answerers(self.model, adapters=lambda: self.catalog)
+        self.sent: list[tuple[str, Exchange]] = []
+        self.votes: list[Vote] = []
         self.served: list[gr.Blocks] = []
-        self.url = self._serve(adapters["tuned"], SHORT)
-        self.long_url = self._serve(adapters["tuned"], LONG)
+        self.url = self._serve(SHORT)
+        self.long_url = self._serve(LONG)
 
-    def _serve(self, adapter: Path, max_new_tokens: int) -> str:
-        settings = load_settings().model_copy(update={"adapter": str(adapter), "max_new_tokens": max_new_tokens})
-        with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(), gr.Tab("Chat"):
-            build_chat_tab(self.model, lambda: self.catalog, examples=self.faces, settings=settings)
+    def _serve(self, max_new_tokens: int) -> str:
+        settings = load_settings().model_copy(update={"max_new_tokens": max_new_tokens})
+        with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="studio-tabs"), gr.Tab("Chat"):
+            build_chat_tab(
+                self.answerers,
+                examples=self.faces,
+                settings=settings,
+                first_choice=[BASE, "tuned"],
+                send_to_review=self._send,
+                book=VoteBook(self.votes.append, lambda: self.votes, self._export),
+            )
         self.served.append(blocks)
         styles = [str(ROOT / "facellm" / name) for name in ("studio.css", "chat.css")]
         _, url, _ = blocks.launch(
@@ -201,6 +210,14 @@ class App:
             css_paths=styles,
         )
         return url
+
+    def _send(self, name: str, source: str, exchange: Exchange, earlier: Sequence[Exchange]) -> str:
+        assert Path(source.partition("@")[0]).exists()
+        self.sent.append((name, exchange))
+        return f"Sent after {len(earlier)} more."
+
+    def _export(self, path: Path) -> None:
+        path.write_text("".join(f"{vote.a},{vote.b}\n" for vote in self.votes))
 
     def close(self) -> None:
         for blocks in self.served:
@@ -228,45 +245,60 @@ def client(app: App) -> Client:
     return Client(app.url, verbose=False)
 
 
-def test_ask_answers_with_each_model(app: App, client: Client) -> None:
-    answers = client.predict(image=handle_file(app.faces[0]), question="Who?", models=[BASE, "tuned"], api_name="/ask")
+def test_compare_answers_with_each_model(app: App, client: Client) -> None:
+    answers = client.predict(
+        image=handle_file(app.faces[0]), question="Who?", models=[BASE, "tuned"], api_name="/compare"
+    )
     turn = Turn("user", "Who?", (open_image(app.faces[0]),))
     requests = [Request((turn,), name, Sampling(max_new_tokens=SHORT)) for name in (None, "tuned")]
-    assert list(answers.values()) == app.model.replies(requests)
+    assert [answer["text"] for answer in answers.values()] == app.model.replies(requests)
     assert list(answers) == [BASE, "tuned"]
     assert answers[BASE] != answers["tuned"]
+    assert all(answer["error"] is None for answer in answers.values())
 
 
-def test_ask_describes_by_default_with_the_models_of_the_page(app: App, client: Client) -> None:
-    answers = client.predict(image=handle_file(app.faces[0]), question="", api_name="/ask")
-    asked = client.predict(image=handle_file(app.faces[0]), question="Describe this image.", api_name="/ask")
-    assert list(answers) == [BASE, "tuned"]
-    assert answers == asked
+def test_ask_describes_by_default_with_the_tuned_model_of_the_page(app: App, client: Client) -> None:
+    answer = client.predict(image=handle_file(app.faces[0]), question="", api_name="/ask")
+    asked = client.predict(
+        image=handle_file(app.faces[0]), question="Describe this image.", model="tuned", api_name="/ask"
+    )
+    assert answer == asked
+    assert answer
 
 
-def test_ask_is_documented_and_everything_else_is_private(client: Client) -> None:
+def test_ask_draws_by_the_seed(app: App, client: Client) -> None:
+    def drawn(seed: int) -> str:
+        return client.predict(
+            image=handle_file(app.faces[0]), question="Who?", temperature=1.5, seed=seed, api_name="/ask"
+        )
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+
+
+def test_the_endpoints_are_documented_and_everything_else_is_private(client: Client) -> None:
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(endpoints) == ["/ask"]
-    assert "Ask one question about one image" in endpoints["/ask"]["description"]
+    assert list(endpoints) == ["/ask", "/compare"]
+    assert "Ask one model one question about one image" in endpoints["/ask"]["description"]
+    assert "Ask several models one question" in endpoints["/compare"]["description"]
     assert [parameter["parameter_name"] for parameter in endpoints["/ask"]["parameters"]] == [
-        "image",
-        "question",
-        "models",
+        *("image", "question", "model", "temperature", "top_p", "max_new_tokens", "seed"),
     ]
 
 
 def test_ask_refuses_in_one_sentence(app: App, client: Client, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(app.faces[0].read_bytes()[:5000])
-    for image, question, models, reason in (
-        (handle_file(broken), "Who?", [BASE], "damaged or cut off"),
-        (None, "", [BASE], "no question yet"),
-        (None, "x" * 10_000, [BASE], "at most 2,000"),
-        (None, "Who?", ["nobody"], "no model nobody"),
+    for image, question, changes, reason in (
+        (handle_file(broken), "Who?", {}, "damaged or cut off"),
+        (None, "", {}, "no question yet"),
+        (None, "x" * 10_000, {}, "at most 2,000"),
+        (None, "Who?", {"model": "nobody"}, "no model nobody"),
+        (None, "Who?", {"temperature": 3}, "temperature is 3"),
     ):
         with pytest.raises(Exception, match=reason):
-            client.predict(image=image, question=question, models=models, api_name="/ask")
-    assert client.predict(image=None, question="Still there?", models=[BASE], api_name="/ask")[BASE]
+            client.predict(image=image, question=question, **changes, api_name="/ask")
+    assert client.predict(image=None, question="Still there?", model=BASE, api_name="/ask")
 
 
 @pytest.mark.parametrize("meta", [{}, {"meta": {"_type": "gradio.FileData"}}], ids=["bare", "marked as a file"])
@@ -274,7 +306,7 @@ def test_ask_opens_no_other_file_of_the_machine(app: App, meta: dict[str, Any]) 
     """By hand: gradio_client would upload the file first, which is fair."""
     face = str(app.faces[0])
     call = f"{app.url}gradio_api/call/ask"
-    event = httpx.post(call, json={"data": [{"path": face} | meta, "Who?", [BASE]]}).json()["event_id"]
+    event = httpx.post(call, json={"data": [{"path": face} | meta, "Who?", BASE]}).json()["event_id"]
     stream = httpx.get(f"{call}/{event}", timeout=30).text
     assert "event: error" in stream
     assert "complete" not in stream
@@ -282,7 +314,7 @@ def test_ask_opens_no_other_file_of_the_machine(app: App, meta: dict[str, Any]) 
 
 def test_a_cancelled_ask_frees_the_model(app: App) -> None:
     client = Client(app.long_url, verbose=False)
-    job = client.submit(image=handle_file(app.faces[1]), question="Who?", models=[BASE], api_name="/ask")
+    job = client.submit(image=handle_file(app.faces[1]), question="Who?", model=BASE, api_name="/ask")
     while not job.outputs():
         time.sleep(0.005)
     job.cancel()
@@ -312,6 +344,9 @@ LOCAL = ("http://127.0.0.1:", "data:", "blob:")
 def open_page(page: Any, url: str) -> None:
     page.goto(url)
     page.wait_for_selector("#chat-box textarea")
+    page.wait_for_selector("#chat-mode")
+    if page.is_visible("#chat-notice"):
+        page.click("text=I understand")
     page.wait_for_selector(".chat-pane .placeholder")
 
 
@@ -422,7 +457,16 @@ def test_a_topic_without_a_picture_says_so(page: Any) -> None:
     assert "no picture yet" in page.inner_text(".toast-body")
 
 
+def test_a_question_without_a_picture_says_so(page: Any) -> None:
+    page.fill("#chat-box textarea", "Who is this?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".toast-body")
+    assert "no picture yet" in page.inner_text(".toast-body")
+    assert page.input_value("#chat-box textarea") == "Who is this?"
+
+
 def test_untrusted_text_is_shown_and_loads_nothing(page: Any) -> None:
+    pick(page, 0)
     text = (
         "<img src=http://example.com/a.png onerror=alert(1)> ![x](http://example.com/b.png) <script>alert(1)</script>"
     )
@@ -430,7 +474,7 @@ def test_untrusted_text_is_shown_and_loads_nothing(page: Any) -> None:
     page.keyboard.press("Enter")
     wait_answered(page)
     assert page.inner_text("[data-testid=user] >> nth=0") == text
-    assert page.locator(".chat-pane img").count() == 0
+    assert page.locator(".chat-pane >> nth=0 >> img").count() == 1, "the face alone"
 
 
 def test_a_finished_run_can_be_chosen_without_a_restart(page: Any, app: App) -> None:
@@ -442,10 +486,13 @@ def test_a_finished_run_can_be_chosen_without_a_restart(page: Any, app: App) -> 
         page.keyboard.press("Escape")
         page.wait_for_function(f"{SHOWN_PANES}.length === 4")
         assert names(page) == [BASE, "tuned", "second", "third"]
+        pick(page, 0)
         page.fill("#chat-box textarea", "Who?")
         page.press("#chat-box textarea", "Enter")
         wait_answered(page)
         assert len(set(answers(page))) == 4
+        right = page.locator(".chat-pane").nth(3).bounding_box()
+        assert right["x"] + right["width"] <= 1366, "four panes fit a laptop"
     finally:
         for name in ("second", "third", "fourth"):
             app.catalog.pop(name)
@@ -461,12 +508,126 @@ def test_two_panes_and_the_text_field_fit_a_laptop(page: Any) -> None:
     assert box["y"] + box["height"] <= 768
 
 
-def test_on_a_telephone_the_panes_stack_and_nothing_scrolls_sideways(app: App, browser: Any) -> None:
+def test_on_a_telephone_a_pane_fills_the_width_and_the_page_does_not_scroll_sideways(app: App, browser: Any) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     open_page(page, app.url)
     pick(page, 0)
-    upper, lower = [pane.bounding_box() for pane in page.locator(".chat-pane").all()[:2]]
-    assert upper["y"] + upper["height"] <= lower["y"]
-    assert upper["x"] == lower["x"]
+    left, right = [pane.bounding_box() for pane in page.locator(".chat-pane").all()[:2]]
+    assert left["y"] == right["y"]
+    assert left["width"] > 300
+    assert left["x"] + left["width"] < right["x"] < 390, "the next one shows its edge"
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.close()
+
+
+def test_one_pane_answers_again_and_the_other_stays(page: Any) -> None:
+    pick(page, 0)
+    page.fill("#chat-box textarea", "Who?")
+    page.keyboard.press("Enter")
+    wait_answered(page)
+    before = answers(page)
+    page.click("#chat-settings button")
+    page.locator("#chat-settings input[type=number]").first.fill("1.5")
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(500)
+    page.hover(".chat-pane >> nth=1")
+    page.click(".chat-pane >> nth=1 >> button[title=Retry]")
+    page.wait_for_selector("#chat-box .stop-button, #chat-status:has-text('Answering')")
+    wait_answered(page)
+    after = answers(page)
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+def test_a_question_is_edited_and_all_answer_anew(page: Any) -> None:
+    pick(page, 0)
+    for question in ("Who?", "And the hair?"):
+        page.fill("#chat-box textarea", question)
+        page.keyboard.press("Enter")
+        wait_answered(page)
+        page.wait_for_selector(f"[data-testid=user]:has-text('{question}')")
+    page.hover(".chat-pane >> nth=0")
+    page.click(".chat-pane >> nth=0 >> button[title=Edit] >> nth=0")
+    page.fill(".chat-pane >> nth=0 >> textarea", "Whose face is it?")
+    page.click(".chat-pane >> nth=0 >> button[title=Submit]")
+    page.wait_for_selector(".chat-pane >> nth=1 >> text=Whose face is it?")
+    wait_answered(page)
+    for pane in range(2):
+        asked = [
+            text for text in page.locator(f".chat-pane >> nth={pane} >> [data-testid=user]").all_inner_texts() if text
+        ]
+        assert asked[-1] == "Whose face is it?"
+        assert page.locator(f".chat-pane >> nth={pane} >> [data-testid=bot]").count() == 1
+        assert page.locator(f".chat-pane >> nth={pane} >> img").count() == 1, "the picture stays"
+
+
+def test_an_answer_is_sent_to_review(page: Any, app: App) -> None:
+    pick(page, 3)
+    page.click("#chat-topics button:has-text('Pose')")
+    wait_answered(page)
+    page.click(".chat-pane >> nth=1 >> text=Send to review")
+    page.wait_for_selector("text=Sent after 0 more.")
+    name, exchange = app.sent[-1]
+    assert name == "tuned"
+    assert (exchange.question, exchange.attribute) == (Attribute.POSE.question, Attribute.POSE)
+    assert exchange.answer
+    assert len(exchange.pictures) == 1
+
+
+def test_a_blind_test_hides_the_names_until_the_vote(page: Any, app: App) -> None:
+    app.votes.clear()
+    pick(page, 1)
+    page.click("#chat-mode >> text=Blind test")
+    page.wait_for_selector("#blind-verdicts button")
+    page.click("#chat-topics button:has-text('Skin')")
+    page.wait_for_selector("text=Which answer is better?", timeout=30_000)
+    assert names(page) == ["A", "B"]
+    assert "tuned" not in page.inner_text("#chat-blind")
+    page.click("text=B is better")
+    page.wait_for_selector("text=Thank you.")
+    (vote,) = app.votes
+    assert {vote.a, vote.b} == {BASE, "tuned"}
+    assert names(page) == [f"A: {vote.a}", f"B: {vote.b}"]
+    assert (vote.outcome, vote.attribute) == ("b", Attribute.SKIN)
+    assert len(vote.image_sha256) == 1
+    page.click("#blind-ranking button")
+    page.wait_for_selector("text=Not enough votes for a ranking: 1 of 50.")
+    page.click("text=A is better", force=True)
+    page.wait_for_timeout(300)
+    assert len(app.votes) == 1, "a question is voted on once"
+
+
+def test_all_eight_topics_fill_a_table(page: Any) -> None:
+    page.click("#chat-mode >> text=All eight topics")
+    pick(page, 2)
+    page.click("#chat-topics button >> nth=0")
+    wait_answered(page)
+    rows = page.locator(".chat-eight tr").all()
+    assert len(rows) == 9
+    assert rows[0].inner_text().split() == [BASE, "tuned"]
+    cells = [row.locator("td").all_inner_texts() for row in rows[1:]]
+    assert all(len(some) == 2 and some[0] != some[1] and "…" not in some for some in cells)
+
+
+def test_the_address_names_the_models(page: Any, app: App) -> None:
+    open_page(page, f"{app.url}?models=tuned")
+    page.wait_for_function(f"{SHOWN_PANES}.length === 1")
+    assert names(page) == ["tuned"]
+    open_page(page, f"{app.url}?models=nobody")
+    page.wait_for_selector(".toast-body")
+    assert "There is no model nobody" in page.inner_text(".toast-body")
+
+
+def test_an_upload_is_deleted_once_it_is_read(page: Any, tmp_path: Path) -> None:
+    render(sample(77)).save(tmp_path / "private-face.png")
+    page.set_input_files("#chat-box input[type=file]", tmp_path / "private-face.png")
+    page.wait_for_selector("#chat-box img")
+    assert list(Path(get_upload_folder()).rglob("private-face.png"))
+    page.fill("#chat-box textarea", "Who?")
+    page.keyboard.press("Enter")
+    wait_answered(page)
+    assert not list(Path(get_upload_folder()).rglob("private-face.png"))
+    page.fill("#chat-box textarea", "And the hair?")
+    page.keyboard.press("Enter")
+    wait_answered(page)
+    assert page.locator(".chat-pane >> nth=0 >> [data-testid=bot]").count() == 2

@@ -143,3 +143,15 @@ def test_a_photo_with_a_second_picture_inside_opens_as_its_first() -> None:
         Image.new("RGB", SIZE, RED), "MPO", save_all=True, append_images=[Image.new("RGB", SIZE, BLUE)]
     )  # as phones write depth maps
     assert near(open_image(both).getpixel((20, 15)), RED)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_large_image_is_made_smaller_where_that_is_asked(format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    data = encoded(halves("RGB", RED, BLUE).resize((4000, 3000)), format, exif=exif)
+    image = open_image(data, max_side=1000)
+    assert (image.mode, image.size, image.info) == ("RGB", (750, 1000), {})
+    assert near(image.getpixel((375, 10)), RED)
+    assert near(image.getpixel((375, 990)), BLUE)
+    assert open_image(data, max_side=5000).size == (3000, 4000)
