@@ -24,6 +24,7 @@ from facellm.chat_session import (
     Exchange,
     check_models,
     check_question,
+    exchange_at,
     messages_of,
     request,
 )
@@ -121,21 +122,13 @@ class ChatEvents:
 
     def answer(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
         """What is in the text field was sent."""
-        if not value["files"] and not session.pictures and value["text"].strip():
-            warn(NO_PICTURE)
-            yield updates()
-            return
         yield from self._ask(session, chosen, value["text"], value)
 
     def answer_topic(
         self, attribute: Attribute, session: ChatSession, chosen: list[str], value: dict[str, Any]
     ) -> Iterator[Updates]:
         """A topic was pressed; what is being typed stays in the text field."""
-        if value["files"] or session.pictures:
-            yield from self._ask(session, chosen, attribute.question, value, attribute=attribute)
-        else:
-            warn(NO_PICTURE)
-            yield updates()
+        yield from self._ask(session, chosen, attribute.question, value, attribute=attribute)
 
     def _ask(
         self,
@@ -152,6 +145,8 @@ class ChatEvents:
             check_models(chosen, self.answerers.names())
             files = value["files"]
             checked = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
+            if not files and not session.pictures:
+                raise DataError(NO_PICTURE)
             pictures = [self.pictures.take(file) for file in files]
             return chosen, session.ask(chosen, checked, pictures, attribute=attribute, usual=self.usual)
 
@@ -172,7 +167,7 @@ class ChatEvents:
 
         def start() -> tuple[list[str], list[Exchange]]:
             check_models(chosen, self.answerers.names())
-            turn = session.panes[chosen[pane]][message // 2].turn  # a question and an answer each
+            turn = exchange_at(session.panes.get(chosen[pane], []), message).turn
             checked = check_question(text, pictures=0, longest=self._settings.max_question_chars)
             return chosen, session.ask(chosen, checked, session.go_back_to(turn), usual=self.usual)
 

@@ -230,7 +230,9 @@ def check_models(chosen: Sequence[str], names: Sequence[str], *, most: int = MAX
 
 
 def messages_of(pane: Sequence[Exchange], *, beside: Sequence[Exchange] = ()) -> list[dict[str, Any]]:
-    """A pane's exchanges as `gr.Chatbot` shows them.
+    """A pane's exchanges as `gr.Chatbot` shows them: pictures, question and answer are a message each.
+
+    Pictures stand apart from their question because Gradio 6.31 cannot edit a message that holds both.
 
     Args:
         beside: another pane's; words of an answer that its answer to the same question has not are marked.
@@ -238,10 +240,25 @@ def messages_of(pane: Sequence[Exchange], *, beside: Sequence[Exchange] = ()) ->
     others = {exchange.turn: exchange.answer for exchange in beside}
     shown: list[dict[str, Any]] = []
     for exchange in pane:
-        pictures = [{"path": picture.shown, "alt_text": "The picture asked about"} for picture in exchange.pictures]
-        shown.append({"role": "user", "content": [*pictures, _text(harmless(exchange.question))]})
+        if exchange.pictures:
+            pictures = [{"path": each.shown, "alt_text": "The picture asked about"} for each in exchange.pictures]
+            shown.append({"role": "user", "content": pictures})
+        shown.append({"role": "user", "content": [_text(harmless(exchange.question))]})
         shown.append({"role": "assistant", "content": [_text(_said(exchange, others.get(exchange.turn)))]})
     return shown
+
+
+def exchange_at(pane: Sequence[Exchange], message: int) -> Exchange:
+    """The exchange that a message of `messages_of` belongs to.
+
+    Raises:
+        DataError: there is no such message.
+    """
+    for exchange in pane:
+        message -= 3 if exchange.pictures else 2
+        if message < 0:
+            return exchange
+    raise DataError("This question is not there any more. Ask it again.")
 
 
 def _said(exchange: Exchange, other: str | None) -> str:

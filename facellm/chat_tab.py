@@ -273,6 +273,7 @@ def _empty_pane(name: str, placeholder: str, *buttons: gr.Button) -> gr.Chatbot:
         feedback_options=None,
         allow_tags=False,
         sanitize_html=True,
+        group_consecutive_messages=False,
         latex_delimiters=[],
         min_width=200,
         elem_classes="chat-pane",

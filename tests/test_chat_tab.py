@@ -22,6 +22,7 @@ from facellm.chat_session import (
     Picture,
     check_models,
     check_question,
+    exchange_at,
     harmless,
     messages_of,
     request,
@@ -79,7 +80,12 @@ def test_a_new_picture_starts_a_new_topic() -> None:
         ("assistant", "A face.", []),
         ("user", "Older?", []),
     ]
-    assert len(messages_of(session.panes[BASE])) == 6, "the page keeps what was said before"
+    messages = messages_of(session.panes[BASE])
+    assert len(messages) == 3 + 3 + 2, "the page keeps what was said before"
+    found = [exchange_at(session.panes[BASE], number).question for number in range(len(messages))]
+    assert found == ["Who?"] * 6 + ["Older?"] * 2
+    with pytest.raises(DataError, match="not there any more"):
+        exchange_at(session.panes[BASE], len(messages))
 
 
 def test_pictures_sent_together_are_read_together() -> None:
@@ -146,9 +152,9 @@ def test_answers_are_shown_as_text_that_loads_nothing() -> None:
     assert "![" not in shown
     assert "**bold**" in shown
     assert "&amp;lt;" in shown
-    waiting = messages_of([Exchange("Q", ())])[1]["content"][0]["text"]
+    waiting = messages_of([Exchange("Q", ())])[-1]["content"][0]["text"]
     assert waiting == "…"
-    assert messages_of([Exchange("Q", (), done=True)])[1]["content"][0]["text"] == "*No answer.*"
+    assert messages_of([Exchange("Q", (), done=True)])[-1]["content"][0]["text"] == "*No answer.*"
 
 
 def test_every_attribute_has_a_topic() -> None:
@@ -348,6 +354,7 @@ def open_page(page: Any, url: str) -> None:
     if page.is_visible("#chat-notice"):
         page.click("text=I understand")
     page.wait_for_selector(".chat-pane .placeholder")
+    page.wait_for_load_state("networkidle")  # what the page asks for at first has come
 
 
 def pick(page: Any, number: int) -> None:
@@ -473,7 +480,7 @@ def test_untrusted_text_is_shown_and_loads_nothing(page: Any) -> None:
     page.fill("#chat-box textarea", text)
     page.keyboard.press("Enter")
     wait_answered(page)
-    assert page.inner_text("[data-testid=user] >> nth=0") == text
+    assert page.inner_text("[data-testid=user] >> nth=1") == text
     assert page.locator(".chat-pane >> nth=0 >> img").count() == 1, "the face alone"
 
 
@@ -546,6 +553,7 @@ def test_a_question_is_edited_and_all_answer_anew(page: Any) -> None:
         page.keyboard.press("Enter")
         wait_answered(page)
         page.wait_for_selector(f"[data-testid=user]:has-text('{question}')")
+        wait_answered(page)
     page.hover(".chat-pane >> nth=0")
     page.click(".chat-pane >> nth=0 >> button[title=Edit] >> nth=0")
     page.fill(".chat-pane >> nth=0 >> textarea", "Whose face is it?")
@@ -629,5 +637,6 @@ def test_an_upload_is_deleted_once_it_is_read(page: Any, tmp_path: Path) -> None
     assert not list(Path(get_upload_folder()).rglob("private-face.png"))
     page.fill("#chat-box textarea", "And the hair?")
     page.keyboard.press("Enter")
+    page.wait_for_selector(".chat-pane >> nth=0 >> [data-testid=bot] >> nth=1")
     wait_answered(page)
-    assert page.locator(".chat-pane >> nth=0 >> [data-testid=bot]").count() == 2
+    assert page.locator(".toast-body").count() == 0
