@@ -106,6 +106,26 @@ def test_the_same_seed_gives_the_same_curve_however_the_rows_are_split(untrained
     assert losses(seed=1) != first
 
 
+@pytest.mark.parametrize(("every", "batch_size"), [(1, 80), (8, 10)], ids=["eight pairs an image", "one pair an image"])
+def test_a_step_has_as_many_pairs_as_were_asked_for_however_few_rows_are_computed_at_once(
+    untrained_tiny: Path, tmp_path: Path, every: int, batch_size: int
+) -> None:
+    """Of twelve images a step of ten takes ten, so there are two, and their losses and tokens are the same."""
+    examples = make_examples(tmp_path / "images", 12)[::every]
+    curves = []
+    for rows_at_once in (1, 4, 64):
+        config = RunConfig(
+            base_model=str(untrained_tiny), batch_size=batch_size, rows_at_once=rows_at_once, learning_rate=5e-3
+        )
+        run_dir = jobs.create_run(tmp_path / "runs", examples, config)
+        train(run_dir)
+        curves.append([(line["loss"], line["tokens"]) for line in jobs.metrics(run_dir)])
+    assert [len(curve) for curve in curves] == [2, 2, 2]
+    for curve in curves[1:]:
+        assert [loss for loss, _ in curve] == pytest.approx([loss for loss, _ in curves[0]], rel=1e-4)
+        assert [tokens for _, tokens in curve] == [tokens for _, tokens in curves[0]]
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
