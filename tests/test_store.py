@@ -264,6 +264,13 @@ def test_an_image_twice_in_one_call_is_stored_once(store: Store) -> None:
     assert views[0].labels == {"pose": "left", "hair": "grey", "age": "30-39"}
 
 
+@pytest.mark.parametrize("name", ["what?", "what?mode=ro", "50%", "a#b", "ein Ordner"])
+def test_the_database_is_in_its_data_directory_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    Store.open(tmp_path / name).close()
+    assert (tmp_path / name / "studio.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_image_files_are_named_by_their_content(store: Store, data_dir: Path) -> None:
     (view,) = store.queue(limit=1)
     sha256 = view.image.sha256
