@@ -213,7 +213,10 @@ def _run_label(run: RunStatus) -> str:
 
 def _curve(run: RunStatus) -> Any:
     """The loss by step; the axis has its full length from the start, so the curve grows and nothing jumps."""
-    steps = jobs.metrics(run.path)
+    try:
+        steps = jobs.metrics(run.path)
+    except DataError:  # the run is shown without its curve; `status` says what is damaged, where it needs it
+        steps = []
     if not steps:
         return gr.update(visible=False)
     points = pd.DataFrame(steps, columns=["step", "loss"])

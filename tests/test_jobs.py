@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,6 +195,44 @@ def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: li
     assert runs["good"].state is State.QUEUED
     assert runs["bad"].state is State.FAILED
     assert "bad/config.json is not JSON" in (runs["bad"].error or "")
+
+
+STEP = '{"step": 1, "total": 2, "loss": 3.5, "eta": 1.0, "seconds": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "state", "message"),
+    [
+        ("process.json", "", State.FAILED, "ended without a result"),
+        ("process.json", "{}", State.FAILED, "ended without a result"),
+        ("process.json", '{"pid": "me", "started": 1}', State.FAILED, "ended without a result"),
+        ("metrics.jsonl", STEP + "{\n", State.FAILED, r"broken/metrics.jsonl, the last line, is not JSON"),
+        ("metrics.jsonl", "\0\0\0}\n" + STEP, State.FAILED, r"broken/metrics.jsonl, line 1, is not JSON"),
+        ("metrics.jsonl", "[1]\n" + STEP, State.FAILED, "line 1, holds no JSON object"),
+        ("metrics.jsonl", '{"step": 1}\n', State.FAILED, "broken is damaged: .*'total'"),
+        ("metrics.jsonl", STEP + '{"step": 2, "to', State.QUEUED, ""),  # just being written
+        ("result.json", "", State.FAILED, "broken/result.json is not JSON"),
+        ("result.json", '{"state": "exploded"}', State.FAILED, "broken is damaged: .*'exploded' is not a valid State"),
+        ("result.json", '{"seconds": 3}', State.FAILED, "broken is damaged: .*'state'"),
+    ],
+)
+def test_one_damaged_file_harms_its_own_run_only(
+    runs_dir: Path, examples: list[Example], file: str, content: str, state: State, message: str
+) -> None:
+    """As a crash of the machine may leave it: the list, the chat's choice and the next training go on."""
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    good = jobs.create_run(runs_dir, examples, config, name="good")
+    (good / "result.json").write_text('{"state": "finished", "seconds": 3}')
+    (good / "adapter").mkdir()
+    broken = jobs.create_run(runs_dir, examples, config, name="broken")
+    (broken / file).write_text(content)
+    runs = {run.name: run for run in jobs.list_runs(runs_dir)}
+    assert runs["good"].state is State.FINISHED
+    assert runs["broken"].state is state
+    assert re.search(message, runs["broken"].error or "")
+    assert jobs.finished_adapters(runs_dir, str(EMBEDDED_BASE)) == {"good": good / "adapter"}
+    jobs.check_free(runs_dir)
+    jobs.stop(broken)
 
 
 def test_the_run_directory_names_what_went_in(runs_dir: Path, examples: list[Example]) -> None:
