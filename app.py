@@ -18,7 +18,7 @@ from annotation.store import Store
 from facellm import faces, jobs
 from facellm.chat_tab import build_chat_tab
 from facellm.config import Settings, load_settings
-from facellm.errors import FaceLLMError
+from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.training_tab import build_training_tab
 
@@ -32,6 +32,7 @@ def main() -> None:
     """Start the app and serve until it is interrupted."""
     try:
         settings = load_settings()
+        check_adapter(settings)
         store = open_seeded(settings)
         model = ChatModel.load(settings.base_checkpoint, device=settings.device)
     except FaceLLMError as error:
@@ -44,6 +45,20 @@ def main() -> None:
     finally:
         model.close()
         store.close()
+
+
+def check_adapter(settings: Settings) -> None:
+    """Say at the start that the adapter of the settings is missing, not when somebody asks it.
+
+    Raises:
+        ConfigError: it is not a folder with an adapter.
+    """
+    path = settings.adapter_path
+    if path is not None and not (path / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
+            "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."
+        )
 
 
 def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
@@ -87,8 +102,8 @@ def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotR
 def adapters(settings: Settings) -> dict[str, Path]:
     """The adapters that can answer beside the base, by name: the configured one, then those of finished runs."""
     found = {}
-    if settings.adapter_path is not None:
-        found[settings.adapter_path.name] = settings.adapter_path
+    if settings.adapter_path is not None and settings.adapter_name is not None:
+        found[settings.adapter_name] = settings.adapter_path
     return found | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint)
 
 

@@ -81,6 +81,14 @@ class Settings(BaseSettings):
             return EMBEDDED_ADAPTER if self.base_model == "auto" else None
         return Path(self.adapter)
 
+    @property
+    def adapter_name(self) -> str | None:
+        """The name under which that adapter answers: its folder's, and for a run's `adapter/` the run's."""
+        if self.adapter_path is None:
+            return None
+        path = self.adapter_path.absolute()
+        return path.parent.name if path.name == "adapter" else path.name
+
 
 def load_settings() -> Settings:
     """Read the settings, with a relative `data_dir` resolved against the working directory.
