@@ -121,7 +121,7 @@ def example_faces(data_dir: Path) -> list[Path]:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """How the page is served: nothing leaves the machine, nothing of a visitor is kept, no file but images is read."""
+    """How the page is served: nothing leaves the machine or is kept of a visitor, of files only the example faces."""
     return {
         "theme": theme(),
         "css_paths": STYLES,
@@ -132,7 +132,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "max_file_size": int(settings.max_image_mb * 1024 * 1024),
-        "allowed_paths": [str(settings.images_dir), str(settings.data_dir / "examples")],
+        "allowed_paths": [str(settings.data_dir / "examples")],
     }
 
 

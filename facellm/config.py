@@ -50,11 +50,6 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file_settings
 
     @property
-    def images_dir(self) -> Path:
-        """Images, named by their SHA-256."""
-        return self.data_dir / "images"
-
-    @property
     def runs_dir(self) -> Path:
         """One directory for each training run."""
         return self.data_dir / "runs"
