@@ -13,11 +13,11 @@ import gradio as gr
 
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
-from annotation.snapshots import EXAMPLES_FILE
 from annotation.store import Store
 from facellm import faces, jobs
 from facellm.chat_tab import build_chat_tab
 from facellm.config import Settings, load_settings
+from facellm.data import SNAPSHOT_FILE
 from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.training_tab import build_training_tab
@@ -74,7 +74,7 @@ def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
                 build_review_tab(store, settings.reviewer)
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
-                    runs_dir=settings.runs_dir,
+                    settings,
                     counts=store.accepted_counts,
                     snapshot=lambda name: take_snapshot(settings, store, name),
                     bases=[settings.base_checkpoint],
@@ -96,15 +96,18 @@ def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
 def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotRef:
     """Freeze the accepted pairs for a training run: what `python -m annotation snapshot NAME` does."""
     snapshot = store.snapshot(name)
-    return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / EXAMPLES_FILE)
+    return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / SNAPSHOT_FILE)
 
 
 def adapters(settings: Settings) -> dict[str, Path]:
-    """The adapters that can answer beside the base, by name: the configured one, then those of finished runs."""
-    found = {}
+    """The adapters that can answer beside the base, by name: the configured one, then those of finished runs.
+
+    Of two of one name, as where the adapter of another data directory's run-1 is configured, the configured one wins.
+    """
+    configured = {}
     if settings.adapter_path is not None and settings.adapter_name is not None:
-        found[settings.adapter_name] = settings.adapter_path
-    return found | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint)
+        configured[settings.adapter_name] = settings.adapter_path
+    return configured | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint) | configured
 
 
 def example_faces(data_dir: Path) -> list[Path]:

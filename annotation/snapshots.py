@@ -19,10 +19,9 @@ from sqlmodel import Session, col, select
 from annotation.database import reading, writing
 from annotation.decisions import events_of, labels_of, standing
 from annotation.models import Decision, Image, Pair, Snapshot, Status
-from facellm.data import ContentHash, Example, Provenance, write_examples
+from facellm.data import SNAPSHOT_FILE, ContentHash, Example, Provenance, write_examples
 from facellm.errors import DataError
 
-EXAMPLES_FILE = "examples.jsonl"
 CHUNK = 1000  # pairs in memory at a time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -36,7 +35,7 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
     try:
         with reading(engine) as session:
             examples = content.of(_examples(session, data_dir, statuses))
-            count = write_examples(partial / EXAMPLES_FILE, examples)
+            count = write_examples(partial / SNAPSHOT_FILE, examples)
         if count == 0:
             wanted = " or ".join(status.value for status in statuses)
             raise DataError(f"There is no {wanted} pair to take a snapshot of. Accept some pairs first.")

@@ -18,9 +18,11 @@ import gradio as gr
 import pandas as pd
 
 from facellm import jobs
-from facellm.data import Attribute, read_examples
+from facellm.config import Settings
+from facellm.data import Attribute
 from facellm.errors import DataError, FaceLLMError
-from facellm.jobs import RunConfig, RunStatus, SnapshotRef, State
+from facellm.jobs import RunStatus, SnapshotRef, State
+from facellm.prepare import configure, prepare, reserved_names
 from facellm.recipe import portable_name
 
 POINTS = 400  # of a curve at most: more than a screen can show
@@ -43,8 +45,8 @@ class TrainingTab:
 
 
 def build_training_tab(
+    settings: Settings,
     *,
-    runs_dir: Path,
     counts: Callable[[], dict[Attribute, int]],
     snapshot: Callable[[str], SnapshotRef],
     bases: Sequence[str],
@@ -52,12 +54,12 @@ def build_training_tab(
     """Build the tab inside the open Gradio context.
 
     Args:
-        runs_dir: where the runs are.
+        settings: where the runs are, on which device they train, and what the chat has loaded.
         counts: how many accepted pairs there are now, by attribute.
         snapshot: freezes the accepted pairs under a name.
         bases: the base models to choose from; the first is the usual one.
     """
-    tuning = _Tuning(runs_dir, counts, snapshot)
+    tuning = _Tuning(settings, counts, snapshot)
     usual = jobs.recipe(bases[0])
     with gr.Row(elem_id="tune"):
         with gr.Column(elem_id="tune-form", scale=0, min_width=300):
@@ -84,11 +86,11 @@ def build_training_tab(
             selected = gr.Radio([], label="Runs, newest first", visible=False, elem_id="tune-runs")
             with gr.Accordion("Log and settings", open=False, visible=False, elem_id="tune-details") as details:
                 log = gr.Textbox(label="End of the log", lines=LOG_LINES, max_lines=LOG_LINES, elem_id="tune-log")
-                settings = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
+                record = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
     seen = gr.State("")
     timer = gr.Timer(TICK, active=False)
 
-    run_view = [head, curve, stop, chat, details, log, settings, seen, timer]
+    run_view = [head, curve, stop, chat, details, log, record, seen, timer]
     shown = [pairs, name, selected, *run_view]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     gr.on(None, tuning.refresh, selected, shown, **quiet)  # when the page is loaded
@@ -107,9 +109,10 @@ class _Tuning:
     """What happens on the page's events. Nothing here is about one visitor, and nothing is kept between two events."""
 
     def __init__(
-        self, runs_dir: Path, counts: Callable[[], dict[Attribute, int]], snapshot: Callable[[str], SnapshotRef]
+        self, settings: Settings, counts: Callable[[], dict[Attribute, int]], snapshot: Callable[[str], SnapshotRef]
     ) -> None:
-        self._runs_dir = runs_dir
+        self._settings = settings
+        self._runs_dir = settings.runs_dir
         self._counts = counts
         self._snapshot = snapshot
 
@@ -117,7 +120,7 @@ class _Tuning:
         """Everything anew; without a selected run the newest one is selected."""
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
-        name: dict[str, Any] = {"placeholder": jobs.next_name(self._runs_dir)}
+        name: dict[str, Any] = {"placeholder": jobs.next_name(self._runs_dir, reserved_names(self._settings))}
         return [
             _pairs_html(self._counts()),
             gr.update(**name, value="") if clear_name else gr.update(**name),
@@ -147,16 +150,15 @@ class _Tuning:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
             jobs.check_free(self._runs_dir)
-            name = name.strip() or jobs.next_name(self._runs_dir)
-            jobs.check_name(self._runs_dir, name)
+            reserved = reserved_names(self._settings)
+            name = name.strip() or jobs.next_name(self._runs_dir, reserved)
+            jobs.check_name(self._runs_dir, name, reserved)
             if not sum(self._counts().values()):
                 raise DataError(NO_PAIRS)
-            changes = {"epochs": epochs, "rank": rank, "alpha": 2 * rank, "learning_rate": rate}
-            config = RunConfig.checked(jobs.recipe(base).model_dump() | changes, "The settings")
+            changes = {"epochs": epochs, "rank": rank, "learning_rate": rate}
+            config = configure(self._settings, base, changes, "The settings")
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
-            config = config.model_copy(update={"snapshot": taken.name, "snapshot_sha256": taken.sha256})
-            run_dir = jobs.create_run(self._runs_dir, list(read_examples(taken.path)), config, name=name)
-            jobs.start(run_dir)
+            jobs.start(prepare(self._settings, taken, config, name=name))
         except FaceLLMError as error:
             raise gr.Error(html.escape(str(error)), title="Not started", print_exception=False) from error
         return gr.update(choices=[name], value=name)

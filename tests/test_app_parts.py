@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rendered_examples import make_examples
 
 import app
+from facellm import jobs
 from facellm.config import EMBEDDED_ADAPTER, ROOT, load_settings
 
 
@@ -17,6 +19,18 @@ def test_a_runs_adapter_is_called_like_the_run(data_dir: Path, monkeypatch: pyte
     assert list(app.adapters(load_settings())) == ["run-1"]
     monkeypatch.setenv("FACELLM_ADAPTER", "run-2/adapter/")
     assert list(app.adapters(load_settings())) == ["run-2"]
+
+
+def test_the_configured_adapter_wins_over_a_run_of_its_name(data_dir: Path) -> None:
+    """Such a run can only be older than the setting: new ones are refused the name."""
+    config = jobs.recipe(load_settings().base_checkpoint)
+    for name in ("facellm-tiny", "mine"):
+        run_dir = jobs.create_run(data_dir / "runs", make_examples(data_dir / "images", 1), config, name=name)
+        (run_dir / "result.json").write_text('{"state": "finished"}')
+        (run_dir / "adapter").mkdir()
+    found = app.adapters(load_settings())
+    assert list(found) == ["facellm-tiny", "mine"], "the configured one first"
+    assert found["facellm-tiny"] == EMBEDDED_ADAPTER
 
 
 def test_a_missing_adapter_is_said_at_the_start(data_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from facellm import jobs
-from facellm.config import EMBEDDED_BASE, ROOT
+from facellm.config import EMBEDDED_BASE, ROOT, Settings
 from facellm.data import Attribute, Example, Provenance, content_hash, sha256_file
 from facellm.errors import BusyError, ConfigError, DataError
 from facellm.jobs import RunConfig, State
+from facellm.prepare import reserved_names
 
 DEADLINE = 90  # seconds for a process to load torch and train a few steps on a busy machine
 
@@ -184,6 +186,33 @@ def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]
         RunConfig.checked({"base_model": "x", "rnak": 16}, "--set")
     with pytest.raises(ConfigError, match="not a run directory"):
         jobs.start(runs_dir)
+
+
+def test_a_run_is_not_called_like_another_model_of_the_chat(runs_dir: Path, examples: list[Example]) -> None:
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    reserved = reserved_names(Settings(data_dir=runs_dir.parent))
+    for name in ("Base", "base", "facellm-tiny", "FaceLLM-Tiny"):
+        with pytest.raises(ConfigError, match=f"The name {name} is taken by another model"):
+            jobs.create_run(runs_dir, examples, config, name=name, reserved=reserved)
+    elsewhere = Settings(data_dir=runs_dir.parent, adapter="/elsewhere/runs/run-1/adapter")
+    assert jobs.create_run(runs_dir, examples, config, reserved=reserved_names(elsewhere)).name == "run-2"
+
+
+def test_a_number_is_not_used_again(runs_dir: Path, examples: list[Example]) -> None:
+    """The adapter of a deleted run may still be loaded in the chat, by its name."""
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    names = []
+    for name in (None, None, None, "run-1", None):
+        run_dir = jobs.create_run(runs_dir, examples, config, name=name)
+        names.append(run_dir.name)
+        shutil.rmtree(run_dir)
+    assert names == ["run-1", "run-2", "run-3", "run-1", "run-4"]
+
+
+def test_a_folder_of_runs_that_cannot_be_used_is_a_sentence(data_dir: Path, examples: list[Example]) -> None:
+    (data_dir / "runs").write_text("not a folder")
+    with pytest.raises(ConfigError, match="The folder of runs .* cannot be used: File exists"):
+        jobs.create_run(data_dir / "runs", examples, jobs.recipe(str(EMBEDDED_BASE)))
 
 
 def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: list[Example]) -> None:

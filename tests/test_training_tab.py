@@ -11,8 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 from rendered_examples import make_examples
+from typer.testing import CliRunner
 
 from facellm import jobs
+from facellm.__main__ import app as commands
+from facellm.config import Settings
 from facellm.data import Attribute, Example, content_hash, write_examples
 from facellm.jobs import SnapshotRef, State
 from facellm.training_tab import build_training_tab
@@ -44,7 +47,8 @@ def served(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with gr.Blocks() as page:
-        build_training_tab(runs_dir=data_dir / "runs", counts=counts, snapshot=snapshot, bases=[str(base)])
+        settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu")
+        build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)])
     try:
         _, url, _ = page.launch(
             prevent_thread_lock=True,
@@ -71,7 +75,9 @@ def head(page: Any, text: str) -> None:
     page.wait_for_selector(f"#tune-head:has-text('{text}')", timeout=LOADED)
 
 
-def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+def test_from_the_button_to_an_adapter(
+    browser: Any, data_dir: Path, untrained_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples = make_examples(data_dir / "images", 2)
     counts = Counter(example.attribute for example in examples if example.attribute)
     with served(data_dir, untrained_tiny, lambda: dict(counts), examples) as url:
@@ -82,7 +88,9 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
-        page.get_by_label("Epochs").fill("12")
+        page.get_by_label("Epochs").fill("60")
+        page.click("#tune-advanced button")
+        page.get_by_label("Rank").fill("8")
         page.click("#tune-begin")
         head(page, "running")
         head(page, "· loss")
@@ -98,9 +106,15 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.close()
     run = jobs.status(data_dir / "runs" / "first")
     assert run.config is not None
-    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 12, 12)
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 60, 60)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
+    assert (run.config.rank, run.config.alpha, run.config.device) == (8, 16, "cpu")
+    monkeypatch.setenv("FACELLM_DEVICE", "cpu")
+    numbers = ["--base", str(untrained_tiny), "--set", "epochs=60", "--set", "rank=8"]
+    typed = CliRunner().invoke(commands, ["prepare", run.config.snapshot, "--name", "typed", *numbers])
+    assert typed.exit_code == 0
+    assert jobs.status(data_dir / "runs" / "typed").config == run.config, "the command does what the button does"
 
 
 def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
@@ -137,8 +151,12 @@ def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untra
         page.close()
 
 
+def no_snapshot(name: str) -> SnapshotRef:
+    raise AssertionError(f"nobody has asked for the snapshot {name}")
+
+
 def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
     with gr.Blocks() as page:
-        build_training_tab(runs_dir=data_dir, counts=dict, snapshot=lambda _: None, bases=[str(untrained_tiny)])  # type: ignore[arg-type,return-value]
+        build_training_tab(Settings(data_dir=data_dir), counts=dict, snapshot=no_snapshot, bases=[str(untrained_tiny)])
     assert page.fns
     assert {function.api_visibility for function in page.fns.values()} == {"private"}
