@@ -20,7 +20,7 @@ import pandas as pd
 from facellm import jobs
 from facellm.config import Settings
 from facellm.data import Attribute
-from facellm.errors import DataError, FaceLLMError
+from facellm.errors import ConfigError, DataError, FaceLLMError
 from facellm.jobs import RunStatus, SnapshotRef, State
 from facellm.prepare import configure, prepare, reserved_names
 from facellm.recipe import portable_name
@@ -31,6 +31,7 @@ TICK = 1.0  # seconds between two looks at a run that is going
 NO_RUNS = "Press Fine-tune: the base model learns from the accepted pairs, and the first run shows here."
 NO_PAIRS = "No accepted pairs yet. Accept some in the Review tab first."
 STOPPING = "Stopping…"
+LABELS = {"epochs": "Epochs", "rank": "Rank", "learning_rate": "Learning rate"}
 NO_STEPS = "The curve begins with the first step."
 
 
@@ -69,12 +70,14 @@ def build_training_tab(
                 with gr.Row():
                     name = gr.Textbox(label="Name", max_lines=1, max_length=64, min_width=100)
                     epochs = gr.Number(
-                        usual.epochs, label="Epochs", precision=0, minimum=1, maximum=1000, min_width=100
+                        usual.epochs, label=LABELS["epochs"], precision=0, minimum=1, maximum=1000, min_width=100
                     )
             begin = gr.Button("Fine-tune", variant="primary", elem_id="tune-begin")
             with gr.Accordion("Advanced", open=False, elem_id="tune-advanced"), gr.Row():
-                rank = gr.Number(usual.rank, label="Rank", precision=0, minimum=1, maximum=256, min_width=100)
-                rate = gr.Number(usual.learning_rate, label="Learning rate", minimum=1e-7, maximum=0.1, min_width=100)
+                rank = gr.Number(usual.rank, label=LABELS["rank"], precision=0, minimum=1, maximum=256, min_width=100)
+                rate = gr.Number(
+                    usual.learning_rate, label=LABELS["learning_rate"], minimum=1e-7, maximum=0.1, min_width=100
+                )
         with gr.Column(elem_id="tune-main", scale=1, min_width=300):
             head = gr.HTML(elem_id="tune-head", padding=False)
             curve = gr.LinePlot(
@@ -146,7 +149,7 @@ class _Tuning:
         config = jobs.recipe(base)
         return [config.epochs, config.rank, config.learning_rate]
 
-    def begin(self, base: str, epochs: int, rank: int, rate: float | None, name: str) -> Any:
+    def begin(self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
             jobs.check_free(self._runs_dir)
@@ -156,6 +159,8 @@ class _Tuning:
             if not sum(self._counts().values()):
                 raise DataError(NO_PAIRS)
             changes = {"epochs": epochs, "rank": rank, "learning_rate": rate}
+            if empty := [field for field, value in changes.items() if value is None]:
+                raise ConfigError(f"The field {LABELS[empty[0]]} is empty; expected a number. Fill it in.")
             config = configure(self._settings, base, changes, "The settings")
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
             jobs.start(prepare(self._settings, taken, config, name=name))
