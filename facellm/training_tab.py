@@ -39,7 +39,7 @@ NO_STEPS = "The curve begins with the first step."
 class TrainingTab:
     """What app.py needs to connect other tabs with this one."""
 
-    chat_button: gr.Button  # "Chat with it"; only active for a run that has left an adapter
+    chat_button: gr.Button  # "Chat with it"; only active for a run whose adapter the loaded base can use
     selected_run: gr.Radio  # the name of the selected run, which is its adapter's name, too
     refresh: Callable[..., list[Any]]  # (the selected run) → updates of `shown`: read everything anew
     shown: list[Any]
@@ -181,17 +181,32 @@ class _Tuning:
             return [_empty_html(), hidden, hidden, hidden, hidden, "", None, "", timer]
         running = run.state is State.RUNNING
         record = run.config and jobs.load_record(run.path)
+        no_chat = self._no_chat(run)
         return [
-            _head_html(run),
+            _head_html(run, no_chat),
             _curve(run),
             gr.update(visible=running, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping),
-            gr.update(visible=not running, interactive=run.adapter is not None),
+            gr.update(visible=not running, interactive=run.adapter is not None and not no_chat),
             gr.update(visible=True, open=True) if run.state is State.FAILED else gr.update(visible=True),
             "\n".join(jobs.log_tail(run.path).splitlines()[-LOG_LINES:]) or "Nothing yet.",
             json.dumps(record) if record else None,
             _signature(run, runs),
             timer,
         ]
+
+    def _no_chat(self, run: RunStatus) -> str:
+        """Why the chat cannot ask the adapter that the run has left; empty where it can, and where there is none."""
+        if run.adapter is None or run.config is None:
+            return ""
+        loaded, base = portable_name(self._settings.base_checkpoint), run.config.base_model
+        if base != loaded:
+            return (
+                f"The chat has another base loaded, {_base_label(loaded)}. To chat with this run, start the app with "
+                f"FACELLM_BASE_MODEL={base}."
+            )
+        if run.name in reserved_names(self._settings):
+            return f"The chat has another model called {run.name}. To chat with this run, rename its folder."
+        return ""
 
 
 def _find(runs: Sequence[RunStatus], name: str | None) -> RunStatus | None:
@@ -244,7 +259,7 @@ def _empty_html() -> str:
     return f'<div class="tune-none"><h3>No runs yet</h3><p class="tune-empty">{NO_RUNS}</p></div>'
 
 
-def _head_html(run: RunStatus) -> str:
+def _head_html(run: RunStatus, no_chat: str) -> str:
     """Name, state, progress, and what there is to say about the run at this moment."""
     share = run.step / run.total_steps if run.total_steps else 0
     facts = f"{_pair_count(run.pairs)} · {_base_label(run.config.base_model)}" if run.config else ""
@@ -254,7 +269,7 @@ def _head_html(run: RunStatus) -> str:
         f'<span class="tune-state tune-{run.state}">{run.state}</span>'
         f"<span>{html.escape(facts)}</span></div>"
         + (bar if run.state is State.RUNNING else "")
-        + f'<p role="status">{html.escape(_situation(run))}</p>'
+        + f'<p role="status">{html.escape(" ".join([_situation(run), no_chat]).strip())}</p>'
     )
 
 

@@ -34,7 +34,11 @@ def no_run_is_left(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def served(
-    data_dir: Path, base: Path, counts: Callable[[], dict[Attribute, int]], examples: list[Example]
+    data_dir: Path,
+    base: Path,
+    counts: Callable[[], dict[Attribute, int]],
+    examples: list[Example],
+    adapter: str = "none",
 ) -> Iterator[str]:
     """The tab alone, served on a free port."""
 
@@ -47,7 +51,7 @@ def served(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with gr.Blocks() as page:
-        settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu")
+        settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu", adapter=adapter)
         build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)])
     try:
         _, url, _ = page.launch(
@@ -67,7 +71,7 @@ def opened(browser: Any, url: str) -> Any:
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.goto(url)
     page.wait_for_selector("#tune-begin")
-    page.wait_for_selector("#tune-head :text('run'), #tune-head :text('No runs yet')")
+    page.wait_for_selector("#tune-head h3")
     return page
 
 
@@ -139,6 +143,34 @@ def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untra
         page.wait_for_selector("#tune-chat:enabled")
         page.close()
     assert jobs.status(run_dir).state is State.STOPPED
+
+
+def test_only_the_loaded_bases_runs_can_be_chatted_with(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    """The page says why, and what to do; a run without an adapter needs no such sentence."""
+    examples = make_examples(data_dir / "images", 1)
+    runs = {
+        "own": str(untrained_tiny),
+        "other": "OpenGVLab/InternVL3-1B-hf",
+        "facellm-tiny": str(untrained_tiny),
+        "bare": "OpenGVLab/InternVL3-1B-hf",
+    }
+    for name, base in runs.items():
+        run_dir = jobs.create_run(data_dir / "runs", examples, jobs.recipe(base), name=name)
+        (run_dir / "result.json").write_text('{"state": "stopped"}')
+        if name != "bare":
+            (run_dir / "adapter").mkdir()
+    with served(data_dir, untrained_tiny, dict, [], adapter="/elsewhere/facellm-tiny") as url:
+        page = opened(browser, url)
+        reasons = {}
+        for name in runs:
+            page.get_by_role("radio", name=f"{name} · stopped").check()
+            page.wait_for_selector(f"#tune-head h3:text-is('{name}')")
+            page.wait_for_selector(f"#tune-chat:{'enabled' if name == 'own' else 'disabled'}")
+            reasons[name] = page.inner_text("#tune-head [role=status]")
+        page.close()
+    assert "chat has" not in reasons["own"] + reasons["bare"]
+    assert "start the app with FACELLM_BASE_MODEL=OpenGVLab/InternVL3-1B-hf." in reasons["other"]
+    assert "The chat has another model called facellm-tiny." in reasons["facellm-tiny"]
 
 
 def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
