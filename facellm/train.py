@@ -51,11 +51,19 @@ log = logging.getLogger(__name__)
 def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
     """Train a run to its end, or until `stop` is set, and write its result.json.
 
+    `stop` is looked at between the stages, at each image and pair while they are read, and after each step.
+
     Raises:
         FaceLLMError: the run cannot be trained; result.json holds the sentence.
     """
     stop = stop or threading.Event()
+
+    def check_stop() -> None:
+        if stop.is_set():
+            raise _Stopped
+
     with _recorded(run_dir) as result:
+        check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
         examples = list(read_examples(run_dir / EXAMPLES))
@@ -68,12 +76,13 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
 
+        check_stop()
         base, processor = load_checkpoint(config.checkpoint, device=config.device)
         base = base.bfloat16() if base.device.type == "cuda" else base.float()
-        table = ImageTable(examples, processor, budget=config.feature_cache_mb * 1024 * 1024)
-        rows = make_rows(
-            encode(examples, processor, table, config.max_length), config.max_length, share_prefix=config.share_prefix
-        )
+        table = ImageTable(examples, processor, budget=config.feature_cache_mb * 1024 * 1024, check=check_stop)
+        pairs = encode(examples, processor, table, config.max_length, check=check_stop)
+        rows = make_rows(pairs, config.max_length, share_prefix=config.share_prefix)
+        check_stop()
         set_seed(config.seed)
         model = with_lora(base, config)
 
@@ -84,14 +93,18 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
         )
         progress.tokens = trainer.tokens
         log.info(f"{len(rows)} rows of {sum(map(len, rows)) // len(rows)} tokens on {base.device}, on average")
-        if not stop.is_set():
-            _fit(trainer, config)
+        check_stop()
+        _fit(trainer, config)
 
         result |= progress.summary()
         if progress.losses:
             result["adapter_sha256"] = _save_adapter(model, run_dir / ADAPTER)
         result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
         result["device"] = str(base.device)
+
+
+class _Stopped(Exception):
+    """Stop came before the first step."""
 
 
 @contextmanager
@@ -101,6 +114,8 @@ def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
     result: dict[str, Any] = {"state": State.FAILED, "versions": versions()}
     try:
         yield result
+    except _Stopped:
+        result["state"] = State.STOPPED
     except BaseException as error:
         result["error"] = str(error) if isinstance(error, FaceLLMError) else f"{type(error).__name__}: {error}"
         raise

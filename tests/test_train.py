@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,38 @@ def test_what_cannot_be_trained_ends_with_a_sentence(
     result = json.loads((run_dir / "result.json").read_text())
     assert result["state"] == "failed"
     assert "Traceback" not in result["error"]
+
+
+class StopAfter(threading.Event):
+    """Is set after it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        if self.looks < 0:
+            self.set()
+        return super().is_set()
+
+
+@pytest.mark.parametrize(
+    ("looks", "missing"),
+    [(0, "train.jsonl"), (1, "base"), (4, "images/3.png"), (6 + 11, "nothing")],
+    ids=["at once", "before loading", "at the third image", "at the twelfth pair"],
+)
+def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Path, looks: int, missing: str) -> None:
+    """What the training would come to next is missing, so it would fail if it went on."""
+    examples = make_examples(tmp_path / "images", 4)
+    config = RunConfig(base_model=str(tmp_path / "none") if missing == "base" else str(untrained_tiny))
+    run_dir = jobs.create_run(tmp_path / "runs", examples, config)
+    (run_dir / missing).unlink(missing_ok=True)
+    (tmp_path / missing).unlink(missing_ok=True)
+    train(run_dir, stop=StopAfter(looks))
+    assert jobs.status(run_dir).state is State.STOPPED
+    assert json.loads((run_dir / "result.json").read_text()).keys() == {"state", "versions", "seconds"}
+    assert not (run_dir / "adapter").exists()
 
 
 def test_a_loss_that_is_lost_ends_the_run(untrained_tiny: Path, tmp_path: Path) -> None:
