@@ -92,7 +92,7 @@ def test_from_the_button_to_an_adapter(
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
-        page.get_by_label("Epochs").fill("60")
+        page.get_by_label("Epochs").fill("100")
         page.click("#tune-advanced button")
         page.get_by_label("Rank").fill("")
         page.click("#tune-begin")
@@ -113,12 +113,12 @@ def test_from_the_button_to_an_adapter(
         page.close()
     run = jobs.status(data_dir / "runs" / "first")
     assert run.config is not None
-    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 60, 60)
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 100, 100)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
     assert (run.config.rank, run.config.alpha, run.config.device) == (8, 16, "cpu")
     monkeypatch.setenv("FACELLM_DEVICE", "cpu")
-    numbers = ["--base", str(untrained_tiny), "--set", "epochs=60", "--set", "rank=8"]
+    numbers = ["--base", str(untrained_tiny), "--set", "epochs=100", "--set", "rank=8"]
     typed = CliRunner().invoke(commands, ["prepare", run.config.snapshot, "--name", "typed", *numbers])
     assert typed.exit_code == 0
     assert jobs.status(data_dir / "runs" / "typed").config == run.config, "the command does what the button does"
