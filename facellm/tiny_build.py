@@ -35,7 +35,7 @@ CURATED_SIZE = 192  # pixels, of the adapter's training pictures
 
 
 class Plan(BaseModel):
-    """How much is drawn and trained. The committed base was made in stages; its card says how."""
+    """How much is drawn and trained; the defaults made what is committed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from facellm import faces
 from facellm.faces import EVALUATION_SEEDS, FACTORS, SEEDED_SEEDS, TRAINING_SEEDS, Face, render, sample
@@ -36,9 +36,12 @@ def test_a_picture_is_square_rgb_of_the_size_asked_for(size: int) -> None:
 
 def test_a_small_picture_shows_the_same_as_a_large_one() -> None:
     for seed in range(12):
-        small = pixels(sample(seed), 64)
-        large = np.asarray(render(sample(seed), 192).resize((64, 64), Image.Resampling.BOX), dtype=np.float32)
-        assert abs(small - large).mean() < 8, sample(seed)
+        face = sample(seed)
+        small, large = render(face, 64), render(face, 192).resize((64, 64), Image.Resampling.BOX)
+        if face.quality == "grainy":  # grain has a size, so a smaller picture has a stronger one: compare what is below
+            small, large = (picture.filter(ImageFilter.GaussianBlur(1)) for picture in (small, large))
+        difference = abs(np.asarray(small, dtype=np.float32) - np.asarray(large, dtype=np.float32)).mean()
+        assert difference < 8, face
 
 
 @pytest.mark.parametrize("factor", FACTORS)
