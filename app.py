@@ -17,7 +17,6 @@ import gradio as gr
 
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
-from annotation.snapshots import EXAMPLES_FILE
 from annotation.store import Store
 from annotation.vote_export import export_votes
 from facellm import faces, jobs
@@ -26,7 +25,8 @@ from facellm.blind_tab import VoteBook
 from facellm.chat_session import Exchange
 from facellm.chat_tab import build_chat_tab
 from facellm.config import Settings, load_settings
-from facellm.errors import FaceLLMError
+from facellm.data import SNAPSHOT_FILE
+from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.remote import RemoteModel
 from facellm.training_tab import build_training_tab
@@ -41,6 +41,7 @@ def main() -> None:
     """Start the app and serve until it is interrupted."""
     try:
         settings = load_settings()
+        check_adapter(settings)
         store = open_seeded(settings)
         model = load_model(settings)
         answerers = Answerers(
@@ -85,6 +86,20 @@ def remotes(settings: Settings) -> list[RemoteModel]:
     ]
 
 
+def check_adapter(settings: Settings) -> None:
+    """Say at the start that the adapter of the settings is missing, not when somebody asks it.
+
+    Raises:
+        ConfigError: it is not a folder with an adapter.
+    """
+    path = settings.adapter_path
+    if path is not None and not (path / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
+            "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."
+        )
+
+
 def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Blocks:
     """The page: a tab for each step of the loop, and the one wire between them."""
     with gr.Blocks(title="FaceLLM Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
@@ -103,7 +118,7 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
                 build_review_tab(store, settings.reviewer)
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
-                    runs_dir=settings.runs_dir,
+                    settings,
                     counts=store.accepted_counts,
                     snapshot=lambda name: take_snapshot(settings, store, name),
                     bases=[settings.base_checkpoint],
@@ -125,12 +140,12 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
 def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotRef:
     """Freeze the accepted pairs for a training run: what `python -m annotation snapshot NAME` does."""
     snapshot = store.snapshot(name)
-    return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / EXAMPLES_FILE)
+    return jobs.SnapshotRef(snapshot.name, snapshot.sha256, settings.snapshots_dir / snapshot.name / SNAPSHOT_FILE)
 
 
 def first_choice(settings: Settings) -> list[str]:
     """Who answers until a visitor chooses: the base, beside what was made of it."""
-    own = [] if settings.adapter_path is None else [settings.adapter_path.name]
+    own = [] if settings.adapter_name is None else [settings.adapter_name]
     return [*[BASE, *settings.checkpoints, *own][:2], *([*settings.remotes] if settings.is_remote_only else [])]
 
 
@@ -153,11 +168,14 @@ def send_to_review(store: Store, name: str, source: str, exchange: Exchange, ear
 
 
 def adapters(settings: Settings) -> dict[str, Path]:
-    """The adapters that can answer beside the base, by name: the configured one, then those of finished runs."""
-    found = {}
-    if settings.adapter_path is not None:
-        found[settings.adapter_path.name] = settings.adapter_path
-    return found | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint)
+    """The adapters that can answer beside the base, by name: the configured one, then those of finished runs.
+
+    Of two of one name, as where the adapter of another data directory's run-1 is configured, the configured one wins.
+    """
+    configured = {}
+    if settings.adapter_path is not None and settings.adapter_name is not None:
+        configured[settings.adapter_name] = settings.adapter_path
+    return configured | jobs.finished_adapters(settings.runs_dir, settings.base_checkpoint) | configured
 
 
 def example_faces(data_dir: Path) -> list[Path]:
@@ -174,7 +192,7 @@ def example_faces(data_dir: Path) -> list[Path]:
 
 
 def launch_options(settings: Settings) -> dict[str, Any]:
-    """How the page is served: nothing leaves the machine, nothing of a visitor is kept, no file but images is read."""
+    """How the page is served: nothing leaves the machine or is kept of a visitor, of files only the example faces."""
     return {
         "theme": theme(),
         "css_paths": STYLES,
@@ -185,7 +203,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "ssr_mode": False,
         "enable_monitoring": False,
         "max_file_size": int(settings.max_image_mb * 1024 * 1024),
-        "allowed_paths": [str(settings.images_dir), str(settings.data_dir / "examples")],
+        "allowed_paths": [str(settings.data_dir / "examples")],
     }
 
 

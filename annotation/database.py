@@ -15,7 +15,7 @@ from typing import Any
 import alembic.command
 import alembic.config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlmodel import Session
 
 from facellm.errors import DataError
@@ -27,7 +27,8 @@ BUSY_SECONDS = 30
 def connect(path: Path) -> Engine:
     """An engine for the SQLite file at `path`, which is created where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    url = URL.create("sqlite", database=str(path))  # a string would be parsed, and end at a "?" in the path
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -15,6 +15,8 @@ from facellm.data import Attribute
 
 CHUNK = 500  # images; SQLite allows some thousands of values in one IN
 Row = TypeVar("Row", bound=SQLModel)
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 def insert_images(session: Session, images: Sequence[ImageInput]) -> int:
@@ -28,34 +30,42 @@ def _insert_chunk(session: Session, images: Sequence[ImageInput]) -> int:
         (label.image_id, label.name, label.source)
         for label in session.exec(select(Label).where(col(Label.image_id).in_(ids.values())))
     }
+    labels = _first_of_each(
+        ((ids[image.sha256], name, image.label_source), value)
+        for image in images
+        for name, value in image.labels.items()
+    )
     _add(
         session,
         (
-            Label.model_validate({"image_id": ids[image.sha256], "name": n, "value": v, "source": image.label_source})
-            for image in images
-            for n, v in image.labels.items()
-            if (ids[image.sha256], n, image.label_source) not in known_labels
+            Label.model_validate({"image_id": image_id, "name": name, "value": value, "source": source})
+            for (image_id, name, source), value in labels.items()
+            if (image_id, name, source) not in known_labels
         ),
     )
     known = {
         _key(pair.image_id, pair) for pair in session.exec(select(Pair).where(col(Pair.image_id).in_(ids.values())))
     }
-    new = [
-        (ids[image.sha256], pair)
-        for image in images
-        for pair in image.pairs
-        if _key(ids[image.sha256], pair) not in known
-    ]
-    rows = _add(session, (_pair_row(image_id, pair) for image_id, pair in new))
-    _add(session, (_decision_row(row, pair) for row, (_, pair) in zip(rows, new, strict=True) if pair.decision))
+    pairs = _first_of_each((_key(ids[image.sha256], pair), pair) for image in images for pair in image.pairs)
+    new = {key: pair for key, pair in pairs.items() if key not in known}
+    rows = _add(session, (_pair_row(image_id, pair) for (image_id, *_), pair in new.items()))
+    _add(session, (_decision_row(row, pair) for row, pair in zip(rows, new.values(), strict=True) if pair.decision))
     return len(rows)
+
+
+def _first_of_each(items: Iterable[tuple[Key, Value]]) -> dict[Key, Value]:
+    """What came first under each key: an image may come twice in one call, and then counts as there already."""
+    found: dict[Key, Value] = {}
+    for key, value in items:
+        found.setdefault(key, value)
+    return found
 
 
 def _image_ids(session: Session, images: Sequence[ImageInput]) -> dict[str, int]:
     """SHA-256 → id of every image, after adding those that are new."""
     known = select(Image).where(col(Image.sha256).in_([image.sha256 for image in images]))
     rows = {row.sha256: row for row in session.exec(known)}
-    new = {image.sha256: image for image in images if image.sha256 not in rows}
+    new = _first_of_each((image.sha256, image) for image in images if image.sha256 not in rows)
     fields = {"sha256", "path", "width", "height", "bytes", "source"}
     added = _add(session, (Image.model_validate(image.model_dump(include=fields)) for image in new.values()))
     return {row.sha256: row.id for row in [*rows.values(), *added] if row.id is not None}

@@ -5,6 +5,7 @@ The file is written from one consistent read, without holding up the reviewers, 
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,9 @@ from sqlmodel import Session, col, select
 from annotation.database import reading, writing
 from annotation.decisions import events_of, labels_of, standing
 from annotation.models import Decision, Image, Pair, Snapshot, Status
-from facellm.data import Example, Provenance, content_hash, read_examples, write_examples
+from facellm.data import SNAPSHOT_FILE, ContentHash, Example, Provenance, write_examples
 from facellm.errors import DataError
 
-EXAMPLES_FILE = "examples.jsonl"
 CHUNK = 1000  # pairs in memory at a time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -31,9 +31,11 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
     _check_name(engine, name)
     folder = data_dir / "snapshots" / name
     partial = folder.with_name(f".{uuid4().hex}.partial")
+    content = ContentHash()
     try:
         with reading(engine) as session:
-            count = write_examples(partial / EXAMPLES_FILE, _examples(session, data_dir, statuses))
+            examples = content.of(_examples(session, data_dir, statuses))
+            count = write_examples(partial / SNAPSHOT_FILE, examples)
         if count == 0:
             wanted = " or ".join(status.value for status in statuses)
             raise DataError(f"There is no {wanted} pair to take a snapshot of. Accept some pairs first.")
@@ -41,7 +43,7 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
             "name": name,
             "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
             "count": count,
-            "sha256": content_hash(read_examples(partial / EXAMPLES_FILE)),
+            "sha256": content.hexdigest(),
         }
         return _publish(engine, partial, folder, Snapshot.model_validate(row))
     finally:
@@ -106,7 +108,7 @@ def _example(pair: Pair, image: Image, data_dir: Path, decision: Decision | None
         labels=labels,
     )
     return Example(
-        images=(str(data_dir / image.path),),
+        images=(os.path.join(data_dir, image.path),),  # a Path for each pair would take as long as its hash
         attribute=pair.attribute,
         question=pair.question,
         answer=pair.answer if edited is None else edited,

@@ -7,14 +7,17 @@ add up to. It is refused with a `StaleError` when the pair has changed since the
 UUID twice stores it once. A store may be used from several threads, and a data directory by several processes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
+from alembic.util.exc import CommandError
 from PIL import Image as Pictures
 from sqlalchemy import Engine
+from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
 from annotation.database import connect, migrate, reading, writing
@@ -37,6 +40,7 @@ from annotation.models import (
 from annotation.snapshots import take_snapshot
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.data import Attribute
+from facellm.errors import ConfigError, DataError
 from facellm.votes import Vote
 
 DATABASE = "studio.db"
@@ -68,9 +72,19 @@ class Store:
 
     @classmethod
     def open(cls, data_dir: Path) -> "Store":
-        """Open the data directory's database at the newest schema; both are created where there is none."""
-        engine = connect(data_dir / DATABASE)
-        migrate(engine)
+        """Open the data directory's database at the newest schema; both are created where there is none.
+
+        Raises:
+            ConfigError: the data directory cannot be used.
+            DataError: its studio.db is not a database, or not one of this program.
+        """
+        with _explained(data_dir):
+            engine = connect(data_dir / DATABASE)
+            try:
+                migrate(engine)
+            except BaseException:
+                engine.dispose()
+                raise
         return cls(engine, data_dir)
 
     def close(self) -> None:
@@ -261,6 +275,29 @@ class Store:
         """How many votes there are."""
         with reading(self._engine) as session:
             return count_votes(session)
+
+
+@contextmanager
+def _explained(data_dir: Path) -> Iterator[None]:
+    """What may be wrong with a data directory, as the sentence to show."""
+    elsewhere = "set FACELLM_DATA_DIR to another folder"
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"The data directory {data_dir} cannot be used: {error.strerror}. Expected a folder that can be written "
+            f"to, or a place to make one; {elsewhere}."
+        ) from error
+    except DatabaseError as error:
+        raise DataError(
+            f"{data_dir / DATABASE} cannot be used: {error.orig}. Expected a SQLite database that FaceLLM Studio has "
+            f"made. Put a copy of yours in its place, or {elsewhere}."
+        ) from error
+    except CommandError as error:
+        raise DataError(
+            f"{data_dir / DATABASE} has a schema that is not known here: {error}. It was made by a newer FaceLLM "
+            f"Studio, it seems; update this one, or {elsewhere}."
+        ) from error
 
 
 def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:

@@ -63,24 +63,27 @@ def chat(
 
 @app.command()
 def prepare(
-    examples: Annotated[Path, typer.Argument(help="A JSONL file of examples, such as a snapshot's examples.jsonl.")],
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's name, or the path of a JSONL file of examples.")],
     base: Annotated[str | None, typer.Option(help="The base model.  [default: from the settings]")] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.  [default: the next free run-N]")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="A number of the recipe, such as epochs=3. May be repeated."),
+        typer.Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="A number of the recipe, such as epochs=3; alpha follows the rank unless set. May be repeated.",
+        ),
     ] = None,
 ) -> None:
-    """Make a run directory from examples and print its path; config.json there shows every number."""
-    from facellm import jobs
+    """Make a run directory from a snapshot and print its path; config.json there shows every number."""
+    from facellm import prepare as preparing
     from facellm.config import load_settings
-    from facellm.data import read_examples
 
     settings = load_settings()
-    chosen = jobs.recipe(base or settings.base_checkpoint)
+    source = preparing.find_examples(settings, snapshot)
     changes = dict(item.partition("=")[::2] for item in set_ or [])
-    config = jobs.RunConfig.checked(chosen.model_dump() | changes, "--set")
-    print(jobs.create_run(settings.runs_dir, list(read_examples(examples)), config, name=name))
+    config = preparing.configure(settings, base or settings.base_checkpoint, changes, "--set")
+    print(preparing.prepare(settings, source, config, name=name))
 
 
 @app.command()
@@ -122,7 +125,7 @@ def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         loss = "" if run.loss is None else f"  loss {run.loss:.3f}"
         print(f"{run.name}  {run.state}  step {run.step}/{run.total_steps}{loss}  {run.path}")
     if not found:
-        print("No runs yet. Make one: python -m facellm prepare EXAMPLES.jsonl")
+        print("No runs yet. Make one: python -m facellm prepare SNAPSHOT")
 
 
 @app.command()

@@ -12,7 +12,7 @@ The one surprising fact: this is no approximation. Each pair gets the same numbe
 gradients; only the order of the sums differs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import takewhile
@@ -67,11 +67,19 @@ class ImageTable:
     came first stays: epochs visit all images in turn, and dropping the oldest would drop each just before its use.
     """
 
-    def __init__(self, examples: Sequence[Example], processor: InternVLProcessor, *, budget: int) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        processor: InternVLProcessor,
+        *,
+        budget: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open every image once, so that a missing or damaged one is found before the first step.
 
         Args:
             budget: bytes of features to keep.
+            check: called before each image; what it raises ends the work.
 
         Raises:
             ImageError: an image cannot be opened.
@@ -81,9 +89,10 @@ class ImageTable:
         self._processor = processor
         self._budget = budget
         self._kept: dict[int, Tensor] = {}
-        self.tiles = [self._count_tiles(path) for path in self.paths]
+        self.tiles = [self._count_tiles(path, check) for path in self.paths]
 
-    def _count_tiles(self, path: str) -> int:
+    def _count_tiles(self, path: str, check: Callable[[], None]) -> int:
+        check()
         width, height = open_image(path).size
         processor = self._processor
         return int(processor.image_processor.get_number_of_image_patches(height, width, processor.images_kwargs))
@@ -111,8 +120,18 @@ class ImageTable:
         return [some.clone() for some in features.split([self.tiles[number] for number in numbers])]
 
 
-def encode(examples: Sequence[Example], processor: InternVLProcessor, table: ImageTable, max_length: int) -> list[Pair]:
+def encode(
+    examples: Sequence[Example],
+    processor: InternVLProcessor,
+    table: ImageTable,
+    max_length: int,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> list[Pair]:
     """Each example in the tokens that the model sees when it chats, plus its answer.
+
+    Args:
+        check: called before each example; what it raises ends the work.
 
     Raises:
         DataError: examples are longer than `max_length` tokens; the message counts them.
@@ -126,6 +145,7 @@ def encode(examples: Sequence[Example], processor: InternVLProcessor, table: Ima
         return prompt_tokens([turn], processor, tiles)
 
     def pair(example: Example) -> Pair:
+        check()
         images = tuple(table.numbers[path] for path in example.images)
         answer = tokenizer(as_plain_text(example.answer, special), add_special_tokens=False)["input_ids"]
         tiles = tuple(table.tiles[image] for image in images)

@@ -80,11 +80,6 @@ class Settings(BaseSettings):
         return init_settings, env_settings, file_settings
 
     @property
-    def images_dir(self) -> Path:
-        """Images, named by their SHA-256."""
-        return self.data_dir / "images"
-
-    @property
     def runs_dir(self) -> Path:
         """One directory for each training run."""
         return self.data_dir / "runs"
@@ -115,6 +110,14 @@ class Settings(BaseSettings):
         if self.adapter == "auto":
             return EMBEDDED_ADAPTER if self.base_model == "auto" else None
         return Path(self.adapter)
+
+    @property
+    def adapter_name(self) -> str | None:
+        """The name under which that adapter answers: its folder's, and for a run's `adapter/` the run's."""
+        if self.adapter_path is None:
+            return None
+        path = self.adapter_path.absolute()
+        return path.parent.name if path.name == "adapter" else path.name
 
 
 def load_settings() -> Settings:

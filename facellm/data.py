@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from facellm.errors import DataError, ImageError
 
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of more than 8 bits
+SNAPSHOT_FILE = "examples.jsonl"  # in snapshots/NAME
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 MAX_IMAGE_PIXELS = 50_000_000
@@ -96,6 +98,12 @@ def read_examples(path: Path) -> Iterator[Example]:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist. Expected a JSONL file of examples, such as a snapshot.")
+    folder = path.parent.resolve()
+
+    @cache  # the pairs of an image name it again and again, and resolving asks the disk for every folder
+    def absolute(image: str) -> str:
+        return str((folder / image).resolve())
+
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -106,8 +114,7 @@ def read_examples(path: Path) -> Iterator[Example]:
                 raise DataError(
                     f"{path}, line {number}: {where}: {first['msg']}. Expected one example a line."
                 ) from error
-            images = tuple(str((path.parent / image).resolve()) for image in example.images)
-            yield example.model_copy(update={"images": images})
+            yield example.model_copy(update={"images": tuple(map(absolute, example.images))})
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
@@ -117,27 +124,46 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(path.suffix + ".partial")
+    folder = path.parent.resolve()
+
+    @cache
+    def relative(image: str) -> str:
+        return Path(os.path.relpath(Path(image).resolve(), folder)).as_posix()
+
     count = 0
     with partial.open("w", encoding="utf-8") as out:
         for example in examples:
-            images = [_relative(Path(image), path.parent) for image in example.images]
-            out.write(json.dumps(example.model_dump(mode="json") | {"images": images}, ensure_ascii=False) + "\n")
+            record = example.model_dump(mode="json") | {"images": [relative(image) for image in example.images]}
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
             count += 1
     partial.replace(path)
     return count
 
 
-def _relative(image: Path, folder: Path) -> str:
-    return Path(os.path.relpath(image.resolve(), folder.resolve())).as_posix()
+class ContentHash:
+    """SHA-256 over what examples say, in their order, wherever their images lie."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def of(self, examples: Iterable[Example]) -> Iterator[Example]:
+        """Pass examples on, and take each into the hash."""
+        for example in examples:
+            record: dict[str, Any] = example.model_dump(mode="json", exclude={"images"})
+            self._digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            yield example
+
+    def hexdigest(self) -> str:
+        """The hash of what has been passed on so far: 64 hex digits."""
+        return self._digest.hexdigest()
 
 
 def content_hash(examples: Iterable[Example]) -> str:
-    """SHA-256 over what the examples say, in their order, wherever their images lie: 64 hex digits."""
-    digest = hashlib.sha256()
-    for example in examples:
-        record: dict[str, Any] = example.model_dump(mode="json", exclude={"images"})
-        digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
-    return digest.hexdigest()
+    """The `ContentHash` of all these examples: 64 hex digits."""
+    content = ContentHash()
+    for _ in content.of(examples):
+        pass
+    return content.hexdigest()
 
 
 def sha256_file(path: Path) -> str:

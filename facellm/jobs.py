@@ -11,7 +11,6 @@ has failed. So nothing is lost, and nothing is pretended, when the app or the tr
 
 import dataclasses
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -43,7 +42,7 @@ from facellm.run_directory import (
     load_record,
     next_name,
 )
-from facellm.run_files import json_lines, read_json, tail, write_json
+from facellm.run_files import json_line, json_lines, read_json, tail, write_json
 
 # With what makes a run, this module is all that the app needs to know of training.
 __all__ = [
@@ -170,10 +169,10 @@ def stop(run_dir: Path) -> None:
     """Ask a run to stop; it saves its adapter and ends within a step. Nothing happens if it is not going."""
     if _lives(run_dir):
         (run_dir / STOP).touch()
-        pid = _process(run_dir)
-        assert pid is not None
+        signed = _signed(run_dir)
+        assert signed is not None
         try:
-            os.kill(pid, signal.SIGTERM)
+            os.kill(signed[0], signal.SIGTERM)
         except ProcessLookupError:
             return  # it has ended since
 
@@ -182,21 +181,27 @@ def _sign(run_dir: Path, pid: int) -> None:
     write_json(run_dir / PROCESS, {"pid": pid, "started": _started(pid)})
 
 
-def _process(run_dir: Path) -> int | None:
-    signed = read_json(run_dir / PROCESS)
-    return signed["pid"] if signed else None
+def _signed(run_dir: Path) -> tuple[int, float] | None:
+    """The process that trains or trained the run: its id, and when it started.
+
+    None if there was no process, or if what is left of process.json, as after a crash of the machine, names none.
+    """
+    try:
+        signed = read_json(run_dir / PROCESS) or {}
+        return int(signed["pid"]), float(signed["started"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_me(run_dir: Path) -> bool:
-    return _process(run_dir) == os.getpid() and _lives(run_dir)
+    signed = _signed(run_dir)
+    return signed is not None and signed[0] == os.getpid() and _lives(run_dir)
 
 
 def _lives(run_dir: Path) -> bool:
-    signed = read_json(run_dir / PROCESS)
-    if not signed or signed["started"] is None:
-        return False
-    started = _started(signed["pid"])
-    return started is not None and abs(started - signed["started"]) < 1
+    signed = _signed(run_dir)
+    started = _started(signed[0]) if signed else None
+    return signed is not None and started is not None and abs(started - signed[1]) < 1
 
 
 def _started(pid: int) -> float | None:
@@ -214,8 +219,19 @@ def status(run_dir: Path) -> RunStatus:
     """How a run stands.
 
     Raises:
-        DataError: it is not a run directory, or its config.json cannot be read.
+        DataError: it is not a run directory, or one of its files holds something else than training writes.
+        ConfigError: config.json holds a number that is out of its bounds.
     """
+    try:
+        return _read_status(run_dir)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"The run {run_dir.name} is damaged: one of its files lacks what training writes, or holds something else "
+            f"({type(error).__name__}: {error}). Make the run again."
+        ) from error
+
+
+def _read_status(run_dir: Path) -> RunStatus:
     record = load_record(run_dir)
     lives = _lives(run_dir)
     result = read_json(run_dir / RESULT)  # after the look at the process, which writes it before it ends
@@ -226,16 +242,16 @@ def status(run_dir: Path) -> RunStatus:
     return RunStatus(
         path=run_dir,
         state=state,
-        created=datetime.fromisoformat(record["created"]),
-        pairs=record["pairs"],
-        images=record["images"],
+        created=datetime.fromisoformat(record["created"]).astimezone(UTC),
+        pairs=int(record["pairs"]),
+        images=int(record["images"]),
         config=RunConfig.checked(record["config"], f"{run_dir.name}/{CONFIG}"),
-        step=last.get("step", 0),
-        total_steps=last.get("total", 0),
-        loss=last.get("loss"),
-        first_loss=first["loss"] if first else None,
-        seconds=(result or last).get("seconds", 0.0),
-        eta_s=last.get("eta") if state is State.RUNNING else None,
+        step=int(last["step"]) if last else 0,
+        total_steps=int(last["total"]) if last else 0,
+        loss=float(last["loss"]) if last else None,
+        first_loss=float(first["loss"]) if first else None,
+        seconds=float((result or last).get("seconds", 0)),
+        eta_s=float(last["eta"]) if last and state is State.RUNNING else None,
         error=error,
         stopping=state is State.RUNNING and (run_dir / STOP).exists(),
         adapter=run_dir / ADAPTER if ended and (run_dir / ADAPTER).is_dir() else None,
@@ -258,13 +274,15 @@ def _state(run_dir: Path, lives: bool, result: dict[str, Any] | None) -> tuple[S
 
 
 def list_runs(runs_dir: Path) -> list[RunStatus]:
-    """All runs, newest first; one whose config.json cannot be read is shown as failed."""
+    """All runs, newest first; a damaged one is shown as failed, with what is wrong."""
     found = []
     for path in runs_dir.glob(f"*/{CONFIG}"):
         try:
-            found.append(status(path.parent))
-        except (DataError, ConfigError) as error:
             created = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            found.append(status(path.parent))
+        except FileNotFoundError:
+            continue  # it has been deleted since
+        except (DataError, ConfigError) as error:
             found.append(RunStatus(path.parent, State.FAILED, created, error=str(error)))
     return sorted(found, key=lambda run: (run.created, run.name), reverse=True)
 
@@ -280,14 +298,22 @@ def finished_adapters(runs_dir: Path, base_model: str) -> dict[str, Path]:
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The steps so far: step, total, epoch, loss, lr, grad_norm, tokens, seconds, eta (seconds)."""
+    """The steps so far: step, total, epoch, loss, lr, grad_norm, tokens, seconds, eta (seconds).
+
+    Raises:
+        DataError: a line of the file is damaged.
+    """
     return list(json_lines(run_dir / METRICS))
 
 
 def last_metrics(run_dir: Path) -> dict[str, Any]:
-    """The last step, or {} before the first."""
-    lines = [line for line in tail(run_dir / METRICS, 4096).splitlines() if line.endswith("}")]
-    return json.loads(lines[-1]) if lines else {}
+    """The last step, or {} before the first.
+
+    Raises:
+        DataError: its line is damaged.
+    """
+    lines = [line for line in tail(run_dir / METRICS, 4096).splitlines(keepends=True) if line.endswith("\n")]
+    return json_line(lines[-1], f"{run_dir.name}/{METRICS}, the last line") if lines else {}
 
 
 def log_tail(run_dir: Path, size: int = 8192) -> str:

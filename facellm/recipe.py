@@ -2,6 +2,7 @@
 
     recipe("OpenGVLab/InternVL3-1B-hf")     FaceLLM's recipe (arXiv:2507.10300)
     recipe(str(EMBEDDED_BASE))              the one for the embedded tiny model
+    adjusted(recipe(base), {"rank": 8}, "--set")
 
 The one surprising fact: a base model inside the checkout is named relative to it (`facellm/embedded/tiny-base`), in
 runs and in adapters, so that both still find it after the checkout has moved.
@@ -109,6 +110,21 @@ def recipe(base_model: str) -> RunConfig:
     if portable_name(base_model) == portable_name(str(EMBEDDED_BASE)):
         return RunConfig(base_model=base_model, epochs=12, batch_size=32, learning_rate=3e-3)
     return RunConfig(base_model=base_model)
+
+
+def adjusted(config: RunConfig, changes: Mapping[str, Any], source: str) -> RunConfig:
+    """A recipe with some of its numbers changed; alpha is twice the rank unless it is given, too.
+
+    Args:
+        config: the recipe.
+        changes: field → value, as a person wrote it.
+        source: where the values come from, for the message.
+
+    Raises:
+        ConfigError: a name that does not exist, or a value out of its bounds.
+    """
+    changed = RunConfig.checked({**config.model_dump(), **changes}, source)
+    return changed if "alpha" in changes else changed.model_copy(update={"alpha": 2 * changed.rank})
 
 
 def portable_name(base_model: str) -> str:

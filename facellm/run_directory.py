@@ -16,7 +16,8 @@ import importlib.metadata
 import platform
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,27 +32,38 @@ CONFIG, EXAMPLES, PROCESS = "config.json", "train.jsonl", "process.json"
 METRICS, LOG, RESULT, ADAPTER = "metrics.jsonl", "log.txt", "result.json", "adapter"
 STOP = "stop"  # an empty file: somebody asked the run to stop
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
+LAST_NAME = ".last-name"  # beside the runs: the highest run-N that there has been, should it be deleted
+_NUMBERED = re.compile(r"run-([0-9]+)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
 class SnapshotRef:
-    """A snapshot as the Fine-tune tab needs it: its name, content hash, and file of examples."""
+    """Where the examples of a run come from: a file, and of a snapshot its name and content hash as far as known."""
 
-    name: str
-    sha256: str
+    name: str | None
+    sha256: str | None
     path: Path
 
 
-def create_run(runs_dir: Path, examples: Sequence[Example], config: RunConfig, *, name: str | None = None) -> Path:
+def create_run(
+    runs_dir: Path,
+    examples: Sequence[Example],
+    config: RunConfig,
+    *,
+    name: str | None = None,
+    reserved: Collection[str] = (),
+) -> Path:
     """Make a run directory that is ready to be trained; `config.json`, written last, makes it one.
 
     Args:
+        config: where it names a snapshot without its hash, that of the examples is filled in.
         name: of the directory; the next free `run-N` by default.
+        reserved: names that it must not have, see `check_name`.
 
     Raises:
         DataError: there is no example, or they are not those of the snapshot that the config names.
-        ConfigError: the name is taken, or cannot be a folder's name.
+        ConfigError: the name is taken or reserved or cannot be a folder's, or no folder can be made there.
     """
     if not examples:
         raise DataError("There is no accepted pair to train on. Accept some pairs first.")
@@ -61,7 +73,9 @@ def create_run(runs_dir: Path, examples: Sequence[Example], config: RunConfig, *
             f"The examples have the hash {sha256[:12]}…, the snapshot {config.snapshot} has "
             f"{str(config.snapshot_sha256)[:12]}…: they have been changed. Take a new snapshot."
         )
-    run_dir = _new_folder(runs_dir, name)
+    if config.snapshot is not None:
+        config = config.model_copy(update={"snapshot_sha256": sha256})
+    run_dir = _new_folder(runs_dir, name, reserved)
     record = {
         "created": datetime.now(UTC).isoformat(),
         "pairs": len(examples),
@@ -79,33 +93,56 @@ def create_run(runs_dir: Path, examples: Sequence[Example], config: RunConfig, *
     return run_dir
 
 
-def check_name(runs_dir: Path, name: str) -> None:
-    """Raise ConfigError if a new run cannot have this name."""
+def check_name(runs_dir: Path, name: str, reserved: Collection[str] = ()) -> None:
+    """Raise ConfigError if a new run cannot have this name.
+
+    Args:
+        reserved: the names of others that answer in the chat, where a run's adapter has the run's name; those that
+            differ only in capitals are refused, too.
+    """
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be the name of a run. Use up to 64 letters, digits, dots, dashes or underscores, "
             "beginning with a letter or a digit."
         )
+    if name.casefold() in {other.casefold() for other in reserved}:
+        raise ConfigError(f"The name {name} is taken by another model of the chat. Choose another name.")
     if (runs_dir / name).exists():
         raise ConfigError(f"There is a run {name} already. Choose another name.")
 
 
-def next_name(runs_dir: Path) -> str:
-    """`run-N` with the next number that no run has had."""
-    taken = [int(found[1]) for path in runs_dir.glob("run-*") if (found := re.fullmatch(r"run-(\d+)", path.name))]
-    return f"run-{max(taken, default=0) + 1}"
+def next_name(runs_dir: Path, reserved: Collection[str] = ()) -> str:
+    """`run-N` with the next number that no run has had, even one that has been deleted.
+
+    A deleted run's adapter may still be loaded in the chat, by that name.
+    """
+    return f"run-{_last_number(runs_dir, reserved) + 1}"
 
 
-def _new_folder(runs_dir: Path, name: str | None) -> Path:
-    runs_dir.mkdir(parents=True, exist_ok=True)
-    while True:
-        chosen = name or next_name(runs_dir)
-        check_name(runs_dir, chosen)
-        try:
-            (runs_dir / chosen).mkdir()
-        except FileExistsError:  # another process took it since
-            continue
-        return runs_dir / chosen
+def _last_number(runs_dir: Path, reserved: Collection[str] = ()) -> int:
+    """The highest N of all `run-N` that there are or have been; 0 if there has been none."""
+    noted = runs_dir / LAST_NAME
+    names = [*reserved, *(path.name for path in runs_dir.glob("run-*"))]
+    if noted.is_file():
+        names.append(noted.read_text(errors="replace"))
+    return max((int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))), default=0)
+
+
+def _new_folder(runs_dir: Path, name: str | None, reserved: Collection[str]) -> Path:
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            chosen = name or next_name(runs_dir, reserved)
+            check_name(runs_dir, chosen, reserved)
+            with suppress(FileExistsError):  # another process took it since
+                (runs_dir / chosen).mkdir()
+                (runs_dir / LAST_NAME).write_text(f"run-{_last_number(runs_dir)}")
+                return runs_dir / chosen
+    except OSError as error:
+        raise ConfigError(
+            f"The folder of runs {runs_dir} cannot be used: {error.strerror}. Expected a folder that can be written "
+            "to; set FACELLM_DATA_DIR to another one."
+        ) from error
 
 
 def versions() -> dict[str, str]:

@@ -22,6 +22,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Make it readable, or make the run again.") from error
     except ValueError as error:
         raise DataError(f"{path.parent.name}/{path.name} is not JSON: {error}. Make the run again.") from error
     if not isinstance(found, dict):
@@ -30,20 +32,42 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write an object; the file appears complete or not at all."""
+    """Write an object; the file appears complete or not at all, even if the machine goes down."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # else the new name can reach the disk before the content does
     partial.replace(path)
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects in a JSONL file that may just be written to: a line without its end is left out."""
+    """The objects in a JSONL file that may just be written to: a last line without its end is left out.
+
+    Raises:
+        DataError: a line holds something else; the message names it.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("}\n"):
-                yield json.loads(line)
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith("\n"):
+                yield json_line(line, f"{path.parent.name}/{path.name}, line {number}")
+
+
+def json_line(line: str, where: str) -> dict[str, Any]:
+    """The object that a line holds; `where` says which line, for the message.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}, is not JSON: {error}. Make the run again.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}, holds no JSON object. Make the run again.")
+    return found
 
 
 def tail(path: Path, size: int) -> str:

@@ -13,8 +13,9 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from transformers import (
 )
 
 from facellm.checkpoint import load_checkpoint
-from facellm.collate import NO_LOSS, PADDING, ImageTable, collate, encode, make_rows, model_inputs
+from facellm.collate import NO_LOSS, PADDING, ImageTable, Row, collate, encode, make_rows, model_inputs
 from facellm.data import content_hash, read_examples, sha256_file
 from facellm.errors import DataError, FaceLLMError, ModelError
 from facellm.jobs import State
@@ -50,11 +51,19 @@ log = logging.getLogger(__name__)
 def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
     """Train a run to its end, or until `stop` is set, and write its result.json.
 
+    `stop` is looked at between the stages, at each image and pair while they are read, and after each step.
+
     Raises:
         FaceLLMError: the run cannot be trained; result.json holds the sentence.
     """
     stop = stop or threading.Event()
+
+    def check_stop() -> None:
+        if stop.is_set():
+            raise _Stopped
+
     with _recorded(run_dir) as result:
+        check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
         examples = list(read_examples(run_dir / EXAMPLES))
@@ -67,28 +76,35 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
 
+        check_stop()
         base, processor = load_checkpoint(config.checkpoint, device=config.device)
         base = base.bfloat16() if base.device.type == "cuda" else base.float()
-        table = ImageTable(examples, processor, budget=config.feature_cache_mb * 1024 * 1024)
-        rows = make_rows(
-            encode(examples, processor, table, config.max_length), config.max_length, share_prefix=config.share_prefix
-        )
+        table = ImageTable(examples, processor, budget=config.feature_cache_mb * 1024 * 1024, check=check_stop)
+        pairs = encode(examples, processor, table, config.max_length, check=check_stop)
+        rows = make_rows(pairs, config.max_length, share_prefix=config.share_prefix)
+        check_stop()
         set_seed(config.seed)
         model = with_lora(base, config)
 
         arguments = _arguments(run_dir, config, pairs=len(examples), rows=len(rows), device=base.device)
         progress = _Progress(run_dir / METRICS, stop)
-        trainer = _RowTrainer(table, model=model, args=arguments, train_dataset=rows, callbacks=[progress])
+        trainer = _RowTrainer(
+            table, config.rows_at_once, model=model, args=arguments, train_dataset=rows, callbacks=[progress]
+        )
         progress.tokens = trainer.tokens
         log.info(f"{len(rows)} rows of {sum(map(len, rows)) // len(rows)} tokens on {base.device}, on average")
-        if not stop.is_set():
-            _fit(trainer, config)
+        check_stop()
+        _fit(trainer, config)
 
         result |= progress.summary()
         if progress.losses:
             result["adapter_sha256"] = _save_adapter(model, run_dir / ADAPTER)
         result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
         result["device"] = str(base.device)
+
+
+class _Stopped(Exception):
+    """Stop came before the first step."""
 
 
 @contextmanager
@@ -98,6 +114,8 @@ def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
     result: dict[str, Any] = {"state": State.FAILED, "versions": versions()}
     try:
         yield result
+    except _Stopped:
+        result["state"] = State.STOPPED
     except BaseException as error:
         result["error"] = str(error) if isinstance(error, FaceLLMError) else f"{type(error).__name__}: {error}"
         raise
@@ -118,14 +136,11 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, pairs: int, rows: int, device: torch.device) -> TrainingArguments:
-    rows_a_step = min(rows, max(1, round(config.batch_size * rows / pairs)))
-    passes = math.ceil(rows_a_step / config.rows_at_once)
     arguments = TrainingArguments(
         output_dir=str(run_dir / "checkpoints"),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
-        per_device_train_batch_size=math.ceil(rows_a_step / passes),
-        gradient_accumulation_steps=passes,
+        per_device_train_batch_size=min(rows, max(1, round(config.batch_size * rows / pairs))),
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup,
@@ -148,18 +163,29 @@ def _arguments(run_dir: Path, config: RunConfig, *, pairs: int, rows: int, devic
 
 
 class _RowTrainer(Trainer):
-    """transformers' Trainer on rows: it computes the loss of the answers' tokens, and counts tokens."""
+    """transformers' Trainer on rows: it computes the loss of the answers' tokens, and counts tokens.
 
-    def __init__(self, table: ImageTable, **kwargs: Any) -> None:
-        super().__init__(data_collator=collate, **kwargs)
+    A batch is a whole step, and its rows are computed a few at a time. Trainer's own accumulation knows only batches
+    of one size, so that the size of a step would depend on how many rows are computed at once.
+    """
+
+    def __init__(self, table: ImageTable, rows_at_once: int, **kwargs: Any) -> None:
+        super().__init__(data_collator=partial(_collate_step, rows_at_once), **kwargs)
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # so that it counts the answers' tokens of a whole accumulated step
+        self.model_accepts_loss_kwargs = True  # so that it counts the answers' tokens of a step
         self.table = table
         self.seen = 0
 
     def tokens(self) -> int:
         """How many tokens the model has been trained on, filling not counted."""
         return self.seen
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Add up the gradients of a step's parts; return the step's loss."""
+        losses = [super(_RowTrainer, self).training_step(model, part, num_items_in_batch) for part in inputs["parts"]]
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -168,7 +194,7 @@ class _RowTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """This batch's share of the step's mean loss: its summed loss, divided by the step's answer tokens."""
+        """This part's share of the step's mean loss: its summed loss, divided by the step's answer tokens."""
         assert not return_outputs and num_items_in_batch is not None
         self.seen += int((inputs["segments"] != PADDING).sum())
         forward, labels = model_inputs(inputs, self.table, self.accelerator.unwrap_model(model).get_base_model())
@@ -178,6 +204,12 @@ class _RowTrainer(Trainer):
         )
         # Processes average their gradients, while the count is of all of them together.
         return loss * self.accelerator.num_processes / num_items_in_batch
+
+
+def _collate_step(rows_at_once: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """A step's rows in parts of at most `rows_at_once`, and all their labels, which Trainer counts."""
+    parts = [collate(rows[first : first + rows_at_once]) for first in range(0, len(rows), rows_at_once)]
+    return {"parts": parts, "labels": torch.tensor([label for row in rows for label in row.labels])}
 
 
 class _Progress(TrainerCallback):

@@ -18,9 +18,11 @@ import gradio as gr
 import pandas as pd
 
 from facellm import jobs
-from facellm.data import Attribute, read_examples
-from facellm.errors import DataError, FaceLLMError
-from facellm.jobs import RunConfig, RunStatus, SnapshotRef, State
+from facellm.config import Settings
+from facellm.data import Attribute
+from facellm.errors import ConfigError, DataError, FaceLLMError
+from facellm.jobs import RunStatus, SnapshotRef, State
+from facellm.prepare import configure, prepare, reserved_names
 from facellm.recipe import portable_name
 
 POINTS = 400  # of a curve at most: more than a screen can show
@@ -29,6 +31,7 @@ TICK = 1.0  # seconds between two looks at a run that is going
 NO_RUNS = "Press Fine-tune: the base model learns from the accepted pairs, and the first run shows here."
 NO_PAIRS = "No accepted pairs yet. Accept some in the Review tab first."
 STOPPING = "Stopping…"
+LABELS = {"epochs": "Epochs", "rank": "Rank", "learning_rate": "Learning rate"}
 NO_STEPS = "The curve begins with the first step."
 
 
@@ -36,15 +39,15 @@ NO_STEPS = "The curve begins with the first step."
 class TrainingTab:
     """What app.py needs to connect other tabs with this one."""
 
-    chat_button: gr.Button  # "Chat with it"; only active for a run that has left an adapter
+    chat_button: gr.Button  # "Chat with it"; only active for a run whose adapter the loaded base can use
     selected_run: gr.Radio  # the name of the selected run, which is its adapter's name, too
     refresh: Callable[..., list[Any]]  # (the selected run) → updates of `shown`: read everything anew
     shown: list[Any]
 
 
 def build_training_tab(
+    settings: Settings,
     *,
-    runs_dir: Path,
     counts: Callable[[], dict[Attribute | None, int]],
     snapshot: Callable[[str], SnapshotRef],
     bases: Sequence[str],
@@ -52,12 +55,12 @@ def build_training_tab(
     """Build the tab inside the open Gradio context.
 
     Args:
-        runs_dir: where the runs are.
+        settings: where the runs are, on which device they train, and what the chat has loaded.
         counts: how many accepted pairs there are now, by attribute; None stands for free questions.
         snapshot: freezes the accepted pairs under a name.
         bases: the base models to choose from; the first is the usual one.
     """
-    tuning = _Tuning(runs_dir, counts, snapshot)
+    tuning = _Tuning(settings, counts, snapshot)
     usual = jobs.recipe(bases[0])
     with gr.Row(elem_id="tune"):
         with gr.Column(elem_id="tune-form", scale=0, min_width=300):
@@ -67,12 +70,14 @@ def build_training_tab(
                 with gr.Row():
                     name = gr.Textbox(label="Name", max_lines=1, max_length=64, min_width=100)
                     epochs = gr.Number(
-                        usual.epochs, label="Epochs", precision=0, minimum=1, maximum=1000, min_width=100
+                        usual.epochs, label=LABELS["epochs"], precision=0, minimum=1, maximum=1000, min_width=100
                     )
             begin = gr.Button("Fine-tune", variant="primary", elem_id="tune-begin")
             with gr.Accordion("Advanced", open=False, elem_id="tune-advanced"), gr.Row():
-                rank = gr.Number(usual.rank, label="Rank", precision=0, minimum=1, maximum=256, min_width=100)
-                rate = gr.Number(usual.learning_rate, label="Learning rate", minimum=1e-7, maximum=0.1, min_width=100)
+                rank = gr.Number(usual.rank, label=LABELS["rank"], precision=0, minimum=1, maximum=256, min_width=100)
+                rate = gr.Number(
+                    usual.learning_rate, label=LABELS["learning_rate"], minimum=1e-7, maximum=0.1, min_width=100
+                )
         with gr.Column(elem_id="tune-main", scale=1, min_width=300):
             head = gr.HTML(elem_id="tune-head", padding=False)
             curve = gr.LinePlot(
@@ -84,11 +89,11 @@ def build_training_tab(
             selected = gr.Radio([], label="Runs, newest first", visible=False, elem_id="tune-runs")
             with gr.Accordion("Log and settings", open=False, visible=False, elem_id="tune-details") as details:
                 log = gr.Textbox(label="End of the log", lines=LOG_LINES, max_lines=LOG_LINES, elem_id="tune-log")
-                settings = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
+                record = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
     seen = gr.State("")
     timer = gr.Timer(TICK, active=False)
 
-    run_view = [head, curve, stop, chat, details, log, settings, seen, timer]
+    run_view = [head, curve, stop, chat, details, log, record, seen, timer]
     shown = [pairs, name, selected, *run_view]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     gr.on(None, tuning.refresh, selected, shown, **quiet)  # when the page is loaded
@@ -107,9 +112,13 @@ class _Tuning:
     """What happens on the page's events. Nothing here is about one visitor, and nothing is kept between two events."""
 
     def __init__(
-        self, runs_dir: Path, counts: Callable[[], dict[Attribute | None, int]], snapshot: Callable[[str], SnapshotRef]
+        self,
+        settings: Settings,
+        counts: Callable[[], dict[Attribute | None, int]],
+        snapshot: Callable[[str], SnapshotRef],
     ) -> None:
-        self._runs_dir = runs_dir
+        self._settings = settings
+        self._runs_dir = settings.runs_dir
         self._counts = counts
         self._snapshot = snapshot
 
@@ -117,7 +126,7 @@ class _Tuning:
         """Everything anew; without a selected run the newest one is selected."""
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
-        name: dict[str, Any] = {"placeholder": jobs.next_name(self._runs_dir)}
+        name: dict[str, Any] = {"placeholder": jobs.next_name(self._runs_dir, reserved_names(self._settings))}
         return [
             _pairs_html(self._counts()),
             gr.update(**name, value="") if clear_name else gr.update(**name),
@@ -143,20 +152,21 @@ class _Tuning:
         config = jobs.recipe(base)
         return [config.epochs, config.rank, config.learning_rate]
 
-    def begin(self, base: str, epochs: int, rank: int, rate: float | None, name: str) -> Any:
+    def begin(self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
             jobs.check_free(self._runs_dir)
-            name = name.strip() or jobs.next_name(self._runs_dir)
-            jobs.check_name(self._runs_dir, name)
+            reserved = reserved_names(self._settings)
+            name = name.strip() or jobs.next_name(self._runs_dir, reserved)
+            jobs.check_name(self._runs_dir, name, reserved)
             if not sum(self._counts().values()):
                 raise DataError(NO_PAIRS)
-            changes = {"epochs": epochs, "rank": rank, "alpha": 2 * rank, "learning_rate": rate}
-            config = RunConfig.checked(jobs.recipe(base).model_dump() | changes, "The settings")
+            changes = {"epochs": epochs, "rank": rank, "learning_rate": rate}
+            if empty := [field for field, value in changes.items() if value is None]:
+                raise ConfigError(f"The field {LABELS[empty[0]]} is empty; expected a number. Fill it in.")
+            config = configure(self._settings, base, changes, "The settings")
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
-            config = config.model_copy(update={"snapshot": taken.name, "snapshot_sha256": taken.sha256})
-            run_dir = jobs.create_run(self._runs_dir, list(read_examples(taken.path)), config, name=name)
-            jobs.start(run_dir)
+            jobs.start(prepare(self._settings, taken, config, name=name))
         except FaceLLMError as error:
             raise gr.Error(html.escape(str(error)), title="Not started", print_exception=False) from error
         return gr.update(choices=[name], value=name)
@@ -174,17 +184,32 @@ class _Tuning:
             return [_empty_html(), hidden, hidden, hidden, hidden, "", None, "", timer]
         running = run.state is State.RUNNING
         record = run.config and jobs.load_record(run.path)
+        no_chat = self._no_chat(run)
         return [
-            _head_html(run),
+            _head_html(run, no_chat),
             _curve(run),
             gr.update(visible=running, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping),
-            gr.update(visible=not running, interactive=run.adapter is not None),
+            gr.update(visible=not running, interactive=run.adapter is not None and not no_chat),
             gr.update(visible=True, open=True) if run.state is State.FAILED else gr.update(visible=True),
             "\n".join(jobs.log_tail(run.path).splitlines()[-LOG_LINES:]) or "Nothing yet.",
             json.dumps(record) if record else None,
             _signature(run, runs),
             timer,
         ]
+
+    def _no_chat(self, run: RunStatus) -> str:
+        """Why the chat cannot ask the adapter that the run has left; empty where it can, and where there is none."""
+        if run.adapter is None or run.config is None:
+            return ""
+        loaded, base = portable_name(self._settings.base_checkpoint), run.config.base_model
+        if base != loaded:
+            return (
+                f"The chat has another base loaded, {_base_label(loaded)}. To chat with this run, start the app with "
+                f"FACELLM_BASE_MODEL={base}."
+            )
+        if run.name in reserved_names(self._settings):
+            return f"The chat has another model called {run.name}. To chat with this run, rename its folder."
+        return ""
 
 
 def _find(runs: Sequence[RunStatus], name: str | None) -> RunStatus | None:
@@ -213,7 +238,10 @@ def _run_label(run: RunStatus) -> str:
 
 def _curve(run: RunStatus) -> Any:
     """The loss by step; the axis has its full length from the start, so the curve grows and nothing jumps."""
-    steps = jobs.metrics(run.path)
+    try:
+        steps = jobs.metrics(run.path)
+    except DataError:  # the run is shown without its curve; `status` says what is damaged, where it needs it
+        steps = []
     if not steps:
         return gr.update(visible=False)
     points = pd.DataFrame(steps, columns=["step", "loss"])
@@ -236,7 +264,7 @@ def _empty_html() -> str:
     return f'<div class="tune-none"><h3>No runs yet</h3><p class="tune-empty">{NO_RUNS}</p></div>'
 
 
-def _head_html(run: RunStatus) -> str:
+def _head_html(run: RunStatus, no_chat: str) -> str:
     """Name, state, progress, and what there is to say about the run at this moment."""
     share = run.step / run.total_steps if run.total_steps else 0
     facts = f"{_pair_count(run.pairs)} · {_base_label(run.config.base_model)}" if run.config else ""
@@ -246,7 +274,7 @@ def _head_html(run: RunStatus) -> str:
         f'<span class="tune-state tune-{run.state}">{run.state}</span>'
         f"<span>{html.escape(facts)}</span></div>"
         + (bar if run.state is State.RUNNING else "")
-        + f'<p role="status">{html.escape(_situation(run))}</p>'
+        + f'<p role="status">{html.escape(" ".join([_situation(run), no_chat]).strip())}</p>'
     )
 
 

@@ -5,8 +5,10 @@ python -m pytest tests/test_annotation_commands.py
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -144,3 +146,43 @@ def test_an_unusable_setting_is_one_line() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: The setting seed_faces is not usable")
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def a_file(data_dir: Path) -> None:
+    data_dir.write_text("not a folder")
+
+
+def no_database(data_dir: Path) -> None:
+    data_dir.mkdir()
+    (data_dir / "studio.db").write_text("not a database\n" * 100)
+
+
+def a_newer_database(data_dir: Path) -> None:
+    Store.open(data_dir).close()
+    with sqlite3.connect(data_dir / "studio.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
+
+
+STATS, APP = ["-m", "annotation", "stats"], ["app.py"]
+
+
+@pytest.mark.parametrize(
+    ("command", "make", "message"),
+    [
+        (STATS, a_file, "cannot be used: File exists. Expected a folder"),
+        (STATS, no_database, "studio.db cannot be used: file is not a database"),
+        (STATS, a_newer_database, "has a schema that is not known here: Can't locate revision identified by 'from"),
+        (APP, no_database, "studio.db cannot be used: file is not a database"),
+    ],
+)
+def test_an_unusable_data_directory_is_one_line(
+    data_dir: Path, command: list[str], make: Callable[[Path], None], message: str
+) -> None:
+    make(data_dir)
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert str(data_dir) in line
+    assert message in line
+    assert "set FACELLM_DATA_DIR to another folder." in line

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +15,11 @@ import pytest
 from PIL import Image
 
 from facellm import jobs
-from facellm.config import EMBEDDED_BASE, ROOT
+from facellm.config import EMBEDDED_BASE, ROOT, Settings
 from facellm.data import Attribute, Example, Provenance, content_hash, sha256_file
 from facellm.errors import BusyError, ConfigError, DataError
 from facellm.jobs import RunConfig, State
+from facellm.prepare import reserved_names
 
 DEADLINE = 90  # seconds for a process to load torch and train a few steps on a busy machine
 
@@ -185,6 +188,33 @@ def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]
         jobs.start(runs_dir)
 
 
+def test_a_run_is_not_called_like_another_model_of_the_chat(runs_dir: Path, examples: list[Example]) -> None:
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    reserved = reserved_names(Settings(data_dir=runs_dir.parent))
+    for name in ("Base", "base", "facellm-tiny", "FaceLLM-Tiny"):
+        with pytest.raises(ConfigError, match=f"The name {name} is taken by another model"):
+            jobs.create_run(runs_dir, examples, config, name=name, reserved=reserved)
+    elsewhere = Settings(data_dir=runs_dir.parent, adapter="/elsewhere/runs/run-1/adapter")
+    assert jobs.create_run(runs_dir, examples, config, reserved=reserved_names(elsewhere)).name == "run-2"
+
+
+def test_a_number_is_not_used_again(runs_dir: Path, examples: list[Example]) -> None:
+    """The adapter of a deleted run may still be loaded in the chat, by its name."""
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    names = []
+    for name in (None, None, None, "run-1", None):
+        run_dir = jobs.create_run(runs_dir, examples, config, name=name)
+        names.append(run_dir.name)
+        shutil.rmtree(run_dir)
+    assert names == ["run-1", "run-2", "run-3", "run-1", "run-4"]
+
+
+def test_a_folder_of_runs_that_cannot_be_used_is_a_sentence(data_dir: Path, examples: list[Example]) -> None:
+    (data_dir / "runs").write_text("not a folder")
+    with pytest.raises(ConfigError, match="The folder of runs .* cannot be used: File exists"):
+        jobs.create_run(data_dir / "runs", examples, jobs.recipe(str(EMBEDDED_BASE)))
+
+
 def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: list[Example]) -> None:
     config = jobs.recipe("OpenGVLab/InternVL3-1B-hf")
     jobs.create_run(runs_dir, examples, config, name="good")
@@ -194,6 +224,44 @@ def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: li
     assert runs["good"].state is State.QUEUED
     assert runs["bad"].state is State.FAILED
     assert "bad/config.json is not JSON" in (runs["bad"].error or "")
+
+
+STEP = '{"step": 1, "total": 2, "loss": 3.5, "eta": 1.0, "seconds": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "state", "message"),
+    [
+        ("process.json", "", State.FAILED, "ended without a result"),
+        ("process.json", "{}", State.FAILED, "ended without a result"),
+        ("process.json", '{"pid": "me", "started": 1}', State.FAILED, "ended without a result"),
+        ("metrics.jsonl", STEP + "{\n", State.FAILED, r"broken/metrics.jsonl, the last line, is not JSON"),
+        ("metrics.jsonl", "\0\0\0}\n" + STEP, State.FAILED, r"broken/metrics.jsonl, line 1, is not JSON"),
+        ("metrics.jsonl", "[1]\n" + STEP, State.FAILED, "line 1, holds no JSON object"),
+        ("metrics.jsonl", '{"step": 1}\n', State.FAILED, "broken is damaged: .*'total'"),
+        ("metrics.jsonl", STEP + '{"step": 2, "to', State.QUEUED, ""),  # just being written
+        ("result.json", "", State.FAILED, "broken/result.json is not JSON"),
+        ("result.json", '{"state": "exploded"}', State.FAILED, "broken is damaged: .*'exploded' is not a valid State"),
+        ("result.json", '{"seconds": 3}', State.FAILED, "broken is damaged: .*'state'"),
+    ],
+)
+def test_one_damaged_file_harms_its_own_run_only(
+    runs_dir: Path, examples: list[Example], file: str, content: str, state: State, message: str
+) -> None:
+    """As a crash of the machine may leave it: the list, the chat's choice and the next training go on."""
+    config = jobs.recipe(str(EMBEDDED_BASE))
+    good = jobs.create_run(runs_dir, examples, config, name="good")
+    (good / "result.json").write_text('{"state": "finished", "seconds": 3}')
+    (good / "adapter").mkdir()
+    broken = jobs.create_run(runs_dir, examples, config, name="broken")
+    (broken / file).write_text(content)
+    runs = {run.name: run for run in jobs.list_runs(runs_dir)}
+    assert runs["good"].state is State.FINISHED
+    assert runs["broken"].state is state
+    assert re.search(message, runs["broken"].error or "")
+    assert jobs.finished_adapters(runs_dir, str(EMBEDDED_BASE)) == {"good": good / "adapter"}
+    jobs.check_free(runs_dir)
+    jobs.stop(broken)
 
 
 def test_the_run_directory_names_what_went_in(runs_dir: Path, examples: list[Example]) -> None:

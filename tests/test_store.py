@@ -245,6 +245,32 @@ def test_ingest_twice_adds_nothing_and_keeps_decisions(store: Store) -> None:
     assert status_of(store, view) is Status.ACCEPTED
 
 
+def test_an_image_twice_in_one_call_is_stored_once(store: Store) -> None:
+    """As two calls would store it: the first labels and pairs stand, and what the second adds comes in."""
+    first = image_input(store, 7)
+    other_pair = first.pairs[0].model_copy(update={"prompt_version": "2", "answer": "By another prompt."})
+    second = first.model_copy(
+        update={
+            "source": "test:again",
+            "labels": {"pose": "right", "age": "30-39"},
+            "pairs": (first.pairs[0].model_copy(update={"answer": "Too late."}), other_pair, other_pair),
+        }
+    )
+    assert store.ingest([first, second]) == 9
+    assert store.image_count() == 4
+    views = [view for view in store.queue(limit=100) if view.image.sha256 == first.sha256]
+    assert [view.answer for view in views] == [*(pair.answer for pair in first.pairs), "By another prompt."]
+    assert {view.image.source for view in views} == {"test:7"}
+    assert views[0].labels == {"pose": "left", "hair": "grey", "age": "30-39"}
+
+
+@pytest.mark.parametrize("name", ["what?", "what?mode=ro", "50%", "a#b", "ein Ordner"])
+def test_the_database_is_in_its_data_directory_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    Store.open(tmp_path / name).close()
+    assert (tmp_path / name / "studio.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_image_files_are_named_by_their_content(store: Store, data_dir: Path) -> None:
     (view,) = store.queue(limit=1)
     sha256 = view.image.sha256

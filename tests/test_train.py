@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,26 @@ def test_the_same_seed_gives_the_same_curve_however_the_rows_are_split(untrained
     assert losses(seed=1) != first
 
 
+@pytest.mark.parametrize(("every", "batch_size"), [(1, 80), (8, 10)], ids=["eight pairs an image", "one pair an image"])
+def test_a_step_has_as_many_pairs_as_were_asked_for_however_few_rows_are_computed_at_once(
+    untrained_tiny: Path, tmp_path: Path, every: int, batch_size: int
+) -> None:
+    """Of twelve images a step of ten takes ten, so there are two, and their losses and tokens are the same."""
+    examples = make_examples(tmp_path / "images", 12)[::every]
+    curves = []
+    for rows_at_once in (1, 4, 64):
+        config = RunConfig(
+            base_model=str(untrained_tiny), batch_size=batch_size, rows_at_once=rows_at_once, learning_rate=5e-3
+        )
+        run_dir = jobs.create_run(tmp_path / "runs", examples, config)
+        train(run_dir)
+        curves.append([(line["loss"], line["tokens"]) for line in jobs.metrics(run_dir)])
+    assert [len(curve) for curve in curves] == [2, 2, 2]
+    for curve in curves[1:]:
+        assert [loss for loss, _ in curve] == pytest.approx([loss for loss, _ in curves[0]], rel=1e-4)
+        assert [tokens for _, tokens in curve] == [tokens for _, tokens in curves[0]]
+
+
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
@@ -129,6 +150,38 @@ def test_what_cannot_be_trained_ends_with_a_sentence(
     result = json.loads((run_dir / "result.json").read_text())
     assert result["state"] == "failed"
     assert "Traceback" not in result["error"]
+
+
+class StopAfter(threading.Event):
+    """Is set after it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def is_set(self) -> bool:
+        self.looks -= 1
+        if self.looks < 0:
+            self.set()
+        return super().is_set()
+
+
+@pytest.mark.parametrize(
+    ("looks", "missing"),
+    [(0, "train.jsonl"), (1, "base"), (4, "images/3.png"), (6 + 11, "nothing")],
+    ids=["at once", "before loading", "at the third image", "at the twelfth pair"],
+)
+def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Path, looks: int, missing: str) -> None:
+    """What the training would come to next is missing, so it would fail if it went on."""
+    examples = make_examples(tmp_path / "images", 4)
+    config = RunConfig(base_model=str(tmp_path / "none") if missing == "base" else str(untrained_tiny))
+    run_dir = jobs.create_run(tmp_path / "runs", examples, config)
+    (run_dir / missing).unlink(missing_ok=True)
+    (tmp_path / missing).unlink(missing_ok=True)
+    train(run_dir, stop=StopAfter(looks))
+    assert jobs.status(run_dir).state is State.STOPPED
+    assert json.loads((run_dir / "result.json").read_text()).keys() == {"state", "versions", "seconds"}
+    assert not (run_dir / "adapter").exists()
 
 
 def test_a_loss_that_is_lost_ends_the_run(untrained_tiny: Path, tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import gradio as gr
 import pytest
 from rendered_examples import make_examples
+from typer.testing import CliRunner
 
 from facellm import jobs
+from facellm.__main__ import app as commands
+from facellm.config import Settings
 from facellm.data import Attribute, Example, content_hash, write_examples
 from facellm.jobs import SnapshotRef, State
 from facellm.training_tab import build_training_tab
@@ -31,7 +34,11 @@ def no_run_is_left(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def served(
-    data_dir: Path, base: Path, counts: Callable[[], dict[Attribute | None, int]], examples: list[Example]
+    data_dir: Path,
+    base: Path,
+    counts: Callable[[], dict[Attribute | None, int]],
+    examples: list[Example],
+    adapter: str = "none",
 ) -> Iterator[str]:
     """The tab alone, served on a free port."""
 
@@ -44,7 +51,8 @@ def served(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with gr.Blocks() as page:
-        build_training_tab(runs_dir=data_dir / "runs", counts=counts, snapshot=snapshot, bases=[str(base)])
+        settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu", adapter=adapter)
+        build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)])
     try:
         _, url, _ = page.launch(
             prevent_thread_lock=True,
@@ -63,7 +71,7 @@ def opened(browser: Any, url: str) -> Any:
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.goto(url)
     page.wait_for_selector("#tune-begin")
-    page.wait_for_selector("#tune-head :text('run'), #tune-head :text('No runs yet')")
+    page.wait_for_selector("#tune-head h3")
     return page
 
 
@@ -71,7 +79,9 @@ def head(page: Any, text: str) -> None:
     page.wait_for_selector(f"#tune-head:has-text('{text}')", timeout=LOADED)
 
 
-def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+def test_from_the_button_to_an_adapter(
+    browser: Any, data_dir: Path, untrained_tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples = make_examples(data_dir / "images", 2)
     counts = Counter(example.attribute for example in examples)
     with served(data_dir, untrained_tiny, lambda: counts | {None: 3}, examples) as url:
@@ -84,6 +94,11 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
         page.get_by_label("Epochs").fill("100")
+        page.click("#tune-advanced button")
+        page.get_by_label("Rank").fill("")
+        page.click("#tune-begin")
+        page.wait_for_selector("text=The field Rank is empty")
+        page.get_by_label("Rank").fill("8")
         page.click("#tune-begin")
         head(page, "running")
         head(page, "· loss")
@@ -102,6 +117,12 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
     assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 100, 100)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
+    assert (run.config.rank, run.config.alpha, run.config.device) == (8, 16, "cpu")
+    monkeypatch.setenv("FACELLM_DEVICE", "cpu")
+    numbers = ["--base", str(untrained_tiny), "--set", "epochs=100", "--set", "rank=8"]
+    typed = CliRunner().invoke(commands, ["prepare", run.config.snapshot, "--name", "typed", *numbers])
+    assert typed.exit_code == 0
+    assert jobs.status(data_dir / "runs" / "typed").config == run.config, "the command does what the button does"
 
 
 def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
@@ -125,6 +146,34 @@ def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untra
     assert jobs.status(run_dir).state is State.STOPPED
 
 
+def test_only_the_loaded_bases_runs_can_be_chatted_with(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    """The page says why, and what to do; a run without an adapter needs no such sentence."""
+    examples = make_examples(data_dir / "images", 1)
+    runs = {
+        "own": str(untrained_tiny),
+        "other": "OpenGVLab/InternVL3-1B-hf",
+        "facellm-tiny": str(untrained_tiny),
+        "bare": "OpenGVLab/InternVL3-1B-hf",
+    }
+    for name, base in runs.items():
+        run_dir = jobs.create_run(data_dir / "runs", examples, jobs.recipe(base), name=name)
+        (run_dir / "result.json").write_text('{"state": "stopped"}')
+        if name != "bare":
+            (run_dir / "adapter").mkdir()
+    with served(data_dir, untrained_tiny, dict, [], adapter="/elsewhere/facellm-tiny") as url:
+        page = opened(browser, url)
+        reasons = {}
+        for name in runs:
+            page.get_by_role("radio", name=f"{name} · stopped").check()
+            page.wait_for_selector(f"#tune-head h3:text-is('{name}')")
+            page.wait_for_selector(f"#tune-chat:{'enabled' if name == 'own' else 'disabled'}")
+            reasons[name] = page.inner_text("#tune-head [role=status]")
+        page.close()
+    assert "chat has" not in reasons["own"] + reasons["bare"]
+    assert "start the app with FACELLM_BASE_MODEL=OpenGVLab/InternVL3-1B-hf." in reasons["other"]
+    assert "The chat has another model called facellm-tiny." in reasons["facellm-tiny"]
+
+
 def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
     with served(data_dir, untrained_tiny, dict, []) as url:
         page = opened(browser, url)
@@ -138,8 +187,12 @@ def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untra
         page.close()
 
 
+def no_snapshot(name: str) -> SnapshotRef:
+    raise AssertionError(f"nobody has asked for the snapshot {name}")
+
+
 def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
     with gr.Blocks() as page:
-        build_training_tab(runs_dir=data_dir, counts=dict, snapshot=lambda _: None, bases=[str(untrained_tiny)])  # type: ignore[arg-type,return-value]
+        build_training_tab(Settings(data_dir=data_dir), counts=dict, snapshot=no_snapshot, bases=[str(untrained_tiny)])
     assert page.fns
     assert {function.api_visibility for function in page.fns.values()} == {"private"}
