@@ -1,19 +1,18 @@
 """The data side's commands: python -m annotation --help.
 
-Like the app's first start, `snapshot` and `stats` on an empty data directory seed it first; `FACELLM_SEED_FACES=0`
-keeps it empty.
+The one surprising fact: only `seed` and the app's first start put demo data into an empty data directory. The other
+commands take it as it is, so that a mistyped directory never yields a plausible training set.
 """
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
 
 from annotation.models import Snapshot, Status
-from annotation.seed import open_seeded, seed
+from annotation.seed import seed
 from annotation.store import Store
 from facellm.config import load_settings
 from facellm.data import Attribute
@@ -27,7 +26,7 @@ def snapshot_command(
     name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
 ) -> None:
     """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
-    with _seeded_store() as store:
+    with _store() as store:
         taken = store.snapshot(name)
         print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
 
@@ -37,8 +36,10 @@ def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Count images, pairs by status and attribute, decisions by reviewer, flags and snapshots."""
-    with _seeded_store() as store:
+    with _store() as store:
         numbers = stats(store)
+    if not numbers["images"]:
+        print(f"{store.data_dir} is empty. For demo data: python -m annotation seed", file=sys.stderr)
     print(json.dumps(numbers, indent=2) if as_json else _tables(numbers))
 
 
@@ -92,13 +93,9 @@ def _tables(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@contextmanager
-def _seeded_store() -> Iterator[Store]:
-    store = open_seeded(load_settings())
-    try:
-        yield store
-    finally:
-        store.close()
+def _store() -> closing[Store]:
+    """The store as it is."""
+    return closing(Store.open(load_settings().data_dir))
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
             count = write_examples(partial / EXAMPLES_FILE, _examples(session, data_dir, statuses))
         if count == 0:
             wanted = " or ".join(status.value for status in statuses)
-            raise DataError(f"There is no {wanted} pair to take a snapshot of. Accept some pairs first.")
+            raise DataError(f"There is no {wanted} pair in {data_dir} to take a snapshot of. Accept some first.")
         row = {
             "name": name,
             "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
