@@ -78,8 +78,7 @@ def prepare(
 
     settings = load_settings()
     chosen = jobs.recipe(base or settings.base_checkpoint)
-    changes = dict(item.partition("=")[::2] for item in set_ or [])
-    config = jobs.RunConfig.checked(chosen.model_dump() | changes, "--set")
+    config = jobs.RunConfig.checked(chosen.model_dump() | jobs.changes_from(set_ or []), "--set")
     print(jobs.create_run(settings.runs_dir, list(read_examples(examples)), config, name=name))
 
 
@@ -119,8 +118,9 @@ def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         print(json.dumps([run.to_dict() for run in found], indent=2))
         return
     for run in found:
+        step = f"  step {run.step}/{run.total_steps}" if run.total_steps else ""
         loss = "" if run.loss is None else f"  loss {run.loss:.3f}"
-        print(f"{run.name}  {run.state}  step {run.step}/{run.total_steps}{loss}  {run.path}")
+        print(f"{run.name}  {run.state}{step}{loss}  {run.path}")
     if not found:
         print("No runs yet. Make one: python -m facellm prepare EXAMPLES.jsonl")
 

@@ -28,7 +28,7 @@ import psutil
 
 from facellm.config import ROOT
 from facellm.errors import BusyError, ConfigError, DataError
-from facellm.recipe import RunConfig, portable_name, recipe
+from facellm.recipe import RunConfig, changes_from, portable_name, recipe
 from facellm.run_directory import (
     ADAPTER,
     CONFIG,
@@ -51,6 +51,7 @@ __all__ = [
     "RunStatus",
     "SnapshotRef",
     "State",
+    "changes_from",
     "check_free",
     "check_name",
     "claim",

@@ -179,8 +179,13 @@ def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]
         jobs.create_run(runs_dir, examples, config, name="mine")
     with pytest.raises(ConfigError, match=r"--set: rank: .* found '0'"):
         RunConfig.checked({"base_model": "x", "rank": "0"}, "--set")
-    with pytest.raises(ConfigError, match="rnak"):
+    with pytest.raises(ConfigError, match="no field rnak; the fields are .*rank"):
         RunConfig.checked({"base_model": "x", "rnak": 16}, "--set")
+    with pytest.raises(ConfigError, match="epochs is empty, and needs a whole number"):
+        RunConfig.checked({"base_model": "x", "epochs": None}, "The settings")
+    with pytest.raises(ConfigError, match="--set epochs: expected FIELD=VALUE, such as epochs=3. The fields are .*rank"):
+        jobs.changes_from(["rank=4", "epochs"])
+    assert jobs.changes_from(["rank=4", "base_model=a=b"]) == {"rank": "4", "base_model": "a=b"}
     with pytest.raises(ConfigError, match="not a run directory"):
         jobs.start(runs_dir)
 
