@@ -201,6 +201,35 @@ def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: li
     assert "bad/config.json is not JSON" in (runs["bad"].error or "")
 
 
+def facellm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "facellm", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def test_delete_by_name_and_by_path(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    going, damaged, other = (long_run(runs_dir, examples, untrained_tiny) for _ in range(3))
+    (damaged / "config.json").write_text("{")
+    jobs.claim(going)
+    refused = facellm("delete", "run-1")
+    assert (refused.returncode, refused.stderr) == (1, "error: The run run-1 is going. Stop it before you delete it.\n")
+    assert facellm("delete", "run-2").stdout == "The run run-2 is deleted.\n"
+    assert facellm("delete", str(other)).stdout == "The run run-3 is deleted.\n"
+    assert sorted(path.name for path in runs_dir.glob("[!.]*")) == ["run-1"]
+    for command in ("delete", "stop", "train"):
+        unknown = facellm(command, "run-9")
+        assert unknown.returncode == 1
+        assert unknown.stderr.startswith(f"error: There is no run run-9: neither that path nor {runs_dir}/run-9 has")
+        assert unknown.stderr.count("\n") == 1
+
+
+def test_only_a_run_is_deleted(runs_dir: Path, untrained_tiny: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run directory: it has no train.jsonl"):
+        jobs.delete(untrained_tiny)
+    with pytest.raises(ConfigError, match="not a run directory"):
+        jobs.delete(runs_dir)
+    assert (untrained_tiny / "config.json").exists()
+
+
 def test_the_run_directory_names_what_went_in(runs_dir: Path, examples: list[Example]) -> None:
     config = jobs.recipe(str(EMBEDDED_BASE)).model_copy(update={"snapshot": "monday"})
     record = jobs.load_record(jobs.create_run(runs_dir, examples, config))
