@@ -19,15 +19,16 @@ import pandas as pd
 
 from facellm import jobs
 from facellm.data import Attribute, read_examples
-from facellm.errors import DataError, FaceLLMError
+from facellm.errors import ConfigError, DataError, FaceLLMError
 from facellm.jobs import RunConfig, RunStatus, SnapshotRef, State
 from facellm.recipe import portable_name
 
 POINTS = 400  # of a curve at most: more than a screen can show
 LOG_LINES = 10
 TICK = 1.0  # seconds between two looks at a run that is going
-NO_RUNS = "Press Fine-tune: the base model learns from the accepted pairs, and the first run shows here."
-NO_PAIRS = "No accepted pairs yet. Accept some in the Review tab first."
+NO_RUNS = "Press Fine-tune: the base model learns from your pairs, and the first run shows here."
+NO_PAIRS = "No pairs to learn from yet. Accept some in the Review tab first."
+SHOWN_BY_TICK = 13  # outputs: the list of runs, and the view of one
 STOPPING = "Stopping…"
 NO_STEPS = "The curve begins with the first step."
 
@@ -81,14 +82,17 @@ def build_training_tab(
             with gr.Row(elem_id="tune-actions"):
                 stop = gr.Button("Stop", size="sm", visible=False, scale=0, elem_id="tune-stop")
                 chat = gr.Button("Chat with it", size="sm", visible=False, scale=0, elem_id="tune-chat")
+                delete = gr.Button("Delete", size="sm", visible=False, scale=0, elem_id="tune-delete")
+                sure = gr.Button(variant="stop", size="sm", visible=False, scale=0, elem_id="tune-sure")
+                keep = gr.Button("Keep it", size="sm", visible=False, scale=0, elem_id="tune-keep")
             selected = gr.Radio([], label="Runs, newest first", visible=False, elem_id="tune-runs")
             with gr.Accordion("Log and settings", open=False, visible=False, elem_id="tune-details") as details:
                 log = gr.Textbox(label="End of the log", lines=LOG_LINES, max_lines=LOG_LINES, elem_id="tune-log")
                 settings = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
-    seen = gr.State("")
+    seen, doomed = gr.State(""), gr.State("")  # what the page shows; the run that is asked about
     timer = gr.Timer(TICK, active=False)
 
-    run_view = [head, curve, stop, chat, details, log, settings, seen, timer]
+    run_view = [head, curve, stop, chat, delete, sure, keep, details, log, settings, seen, timer]
     shown = [pairs, name, selected, *run_view]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     gr.on(None, tuning.refresh, selected, shown, **quiet)  # when the page is loaded
@@ -96,10 +100,13 @@ def build_training_tab(
     timer.tick(tuning.tick, [selected, seen], [selected, *run_view], **quiet)
     base.input(tuning.defaults, base, [epochs, rank, rate], **quiet)
     started = begin.click(
-        tuning.begin, [base, epochs, rank, rate, name], selected, api_visibility="private", show_progress="minimal"
+        tuning.begin, [base, epochs, rank, rate, name], selected, **(quiet | {"concurrency_limit": 1})
     )
     started.success(partial(tuning.refresh, clear_name=True), selected, shown, **quiet)
     stop.click(tuning.stop, selected, stop, **quiet)
+    delete.click(tuning.ask_delete, selected, [doomed, chat, delete, sure, keep], **quiet)
+    keep.click(tuning.show, selected, run_view, **quiet)
+    sure.click(tuning.delete, doomed, None, **quiet).then(tuning.refresh, selected, shown, **quiet)
     return TrainingTab(chat, selected, tuning.refresh, shown)
 
 
@@ -135,7 +142,7 @@ class _Tuning:
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
         if _signature(run, runs) == seen:
-            return [gr.skip()] * 10
+            return [gr.skip()] * SHOWN_BY_TICK
         return [_runs_list(runs, run), *self._view(run, runs)]
 
     def defaults(self, base: str) -> list[Any]:
@@ -143,22 +150,24 @@ class _Tuning:
         config = jobs.recipe(base)
         return [config.epochs, config.rank, config.learning_rate]
 
-    def begin(self, base: str, epochs: int, rank: int, rate: float | None, name: str) -> Any:
+    def begin(self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
+            _check_filled({"Epochs": epochs, "Rank": rank, "Learning rate": rate})
             jobs.check_free(self._runs_dir)
             name = name.strip() or jobs.next_name(self._runs_dir)
             jobs.check_name(self._runs_dir, name)
             if not sum(self._counts().values()):
                 raise DataError(NO_PAIRS)
-            changes = {"epochs": epochs, "rank": rank, "alpha": 2 * rank, "learning_rate": rate}
+            changes = {"epochs": epochs, "rank": rank, "alpha": 2 * (rank or 0), "learning_rate": rate}
             config = RunConfig.checked(jobs.recipe(base).model_dump() | changes, "The settings")
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
             config = config.model_copy(update={"snapshot": taken.name, "snapshot_sha256": taken.sha256})
             run_dir = jobs.create_run(self._runs_dir, list(read_examples(taken.path)), config, name=name)
             jobs.start(run_dir)
         except FaceLLMError as error:
-            raise gr.Error(html.escape(str(error)), title="Not started", print_exception=False) from error
+            _warn("Not started", error)
+            raise gr.Error(visible=False, print_exception=False) from error  # so that nothing follows
         return gr.update(choices=[name], value=name)
 
     def stop(self, selected: str) -> Any:
@@ -166,12 +175,24 @@ class _Tuning:
         jobs.stop(self._runs_dir / selected)
         return gr.update(value=STOPPING, interactive=False)
 
+    def ask_delete(self, selected: str) -> list[Any]:
+        """Ask before a run is deleted; what is then deleted is the run that the question names."""
+        hidden, label = gr.update(visible=False), f"Delete {selected} for good"
+        return [selected, hidden, hidden, gr.update(value=label, visible=True), gr.update(visible=True)]
+
+    def delete(self, name: str) -> None:
+        """Delete a run: what `python -m facellm delete RUN` does."""
+        try:
+            jobs.delete(jobs.find_run(self._runs_dir / name, self._runs_dir))
+        except FaceLLMError as error:
+            _warn("Not deleted", error)
+
     def _view(self, run: RunStatus | None, runs: Sequence[RunStatus]) -> list[Any]:
         """Updates for all that shows one run, and for the timer."""
         timer = gr.Timer(active=any(each.state is State.RUNNING for each in runs))
         if run is None:
             hidden = gr.update(visible=False)
-            return [_empty_html(), hidden, hidden, hidden, hidden, "", None, "", timer]
+            return [_empty_html(), *[hidden] * 7, "", None, "", timer]
         running = run.state is State.RUNNING
         record = run.config and jobs.load_record(run.path)
         return [
@@ -179,12 +200,27 @@ class _Tuning:
             _curve(run),
             gr.update(visible=running, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping),
             gr.update(visible=not running, interactive=run.adapter is not None),
+            gr.update(visible=not running),
+            gr.update(visible=False),
+            gr.update(visible=False),
             gr.update(visible=True, open=True) if run.state is State.FAILED else gr.update(visible=True),
             "\n".join(jobs.log_tail(run.path).splitlines()[-LOG_LINES:]) or "Nothing yet.",
             json.dumps(record) if record else None,
             _signature(run, runs),
             timer,
         ]
+
+
+def _check_filled(fields: dict[str, float | None]) -> None:
+    """Raise ConfigError if a number was emptied."""
+    for label, value in fields.items():
+        if value is None:
+            raise ConfigError(f"{label} is empty. Write a number there.")
+
+
+def _warn(what: str, error: FaceLLMError) -> None:
+    """Say what was not done, and why; of a title Gradio's page shows nothing."""
+    gr.Warning(html.escape(f"{what}. {error}"))
 
 
 def _find(runs: Sequence[RunStatus], name: str | None) -> RunStatus | None:
@@ -227,7 +263,8 @@ def _pairs_html(counts: dict[Attribute, int]) -> str:
     if not total:
         return f'<p class="tune-empty">{NO_PAIRS}</p>'
     rows = "".join(f"<li>{attribute}<b>{counts.get(attribute, 0):,}</b></li>" for attribute in Attribute)
-    return f"<h3>{total:,} accepted {'pair' if total == 1 else 'pairs'}</h3><ul>{rows}</ul>"
+    title = f'<h3>{_pair_count(total)} to learn from</h3><p class="tune-empty">accepted and edited</p>'
+    return f"{title}<ul>{rows}</ul>"
 
 
 def _empty_html() -> str:
