@@ -1,15 +1,22 @@
 """FaceLLM Studio: python app.py, or make run.
 
 Puts the parts together: settings, store, model, tabs, launch. On the first start with an empty data directory it
-seeds a small data set, so that every tab has something to work on. The address is Gradio's to choose:
-GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
+seeds a small data set, so that every tab has something to work on. The address is that of GRADIO_SERVER_NAME and
+GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
+
+The one surprising fact: left to itself, Gradio takes the next port where one is taken. That would put a second app on
+the same data directory without a word, so here a taken port is an error.
 """
 
+import errno
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.http_server import INITIAL_PORT_VALUE as PORT
+from gradio.http_server import LOCALHOST_NAME as HOST
 
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
@@ -18,7 +25,7 @@ from annotation.store import Store
 from facellm import faces, jobs
 from facellm.chat_tab import build_chat_tab
 from facellm.config import Settings, load_settings
-from facellm.errors import FaceLLMError
+from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.training_tab import build_training_tab
 
@@ -32,6 +39,7 @@ def main() -> None:
     """Start the app and serve until it is interrupted."""
     try:
         settings = load_settings()
+        check_port()
         store = open_seeded(settings)
         model = ChatModel.load(settings.base_checkpoint, device=settings.device)
     except FaceLLMError as error:
@@ -44,6 +52,28 @@ def main() -> None:
     finally:
         model.close()
         store.close()
+
+
+def check_port() -> None:
+    """Say that the page cannot be served before the data is seeded and the model loaded.
+
+    Raises:
+        ConfigError: another process listens there, or the address is none of this machine's.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, PORT))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"The port {PORT} is taken by another process, perhaps another FaceLLM Studio: stop that, or set "
+                "GRADIO_SERVER_PORT to a free port."
+            ) from error
+        raise ConfigError(
+            f"The page cannot be served at {HOST}:{PORT} ({error.strerror}). Set GRADIO_SERVER_NAME and "
+            "GRADIO_SERVER_PORT to an address of this machine."
+        ) from error
 
 
 def build_app(settings: Settings, store: Store, model: ChatModel) -> gr.Blocks:
@@ -108,6 +138,7 @@ def example_faces(data_dir: Path) -> list[Path]:
 def launch_options(settings: Settings) -> dict[str, Any]:
     """How the page is served: nothing leaves the machine, nothing of a visitor is kept, no file but images is read."""
     return {
+        "server_port": PORT,
         "theme": theme(),
         "css_paths": STYLES,
         "quiet": True,
