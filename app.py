@@ -32,6 +32,7 @@ from facellm.training_tab import build_training_tab
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
 STYLES = sorted((Path(__file__).parent / "facellm").glob("*.css"))
+SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
 
@@ -141,6 +142,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "server_port": PORT,
         "theme": theme(),
         "css_paths": STYLES,
+        "js": SCRIPT.read_text(encoding="utf-8"),
         "quiet": True,
         "prevent_thread_lock": True,
         "footer_links": [],
