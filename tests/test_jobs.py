@@ -183,7 +183,9 @@ def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]
         RunConfig.checked({"base_model": "x", "rnak": 16}, "--set")
     with pytest.raises(ConfigError, match="epochs is empty, and needs a whole number"):
         RunConfig.checked({"base_model": "x", "epochs": None}, "The settings")
-    with pytest.raises(ConfigError, match="--set epochs: expected FIELD=VALUE, such as epochs=3. The fields are .*rank"):
+    with pytest.raises(
+        ConfigError, match="--set epochs: expected FIELD=VALUE, such as epochs=3. The fields are .*rank"
+    ):
         jobs.changes_from(["rank=4", "epochs"])
     assert jobs.changes_from(["rank=4", "base_model=a=b"]) == {"rank": "4", "base_model": "a=b"}
     with pytest.raises(ConfigError, match="not a run directory"):
