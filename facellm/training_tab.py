@@ -30,6 +30,7 @@ NO_RUNS = "Press Fine-tune: the base model learns from your pairs, and the first
 NO_PAIRS = "No pairs to learn from yet. Accept some in the Review tab first."
 SHOWN_BY_TICK = 13  # outputs: the list of runs, and the view of one
 STOPPING = "Stopping…"
+LABELS = {"epochs": "Epochs", "rank": "Rank", "learning_rate": "Learning rate"}
 NO_STEPS = "The curve begins with the first step."
 
 
@@ -153,13 +154,15 @@ class _Tuning:
     def begin(self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
-            _check_filled({"Epochs": epochs, "Rank": rank, "Learning rate": rate})
             jobs.check_free(self._runs_dir)
             name = name.strip() or jobs.next_name(self._runs_dir)
             jobs.check_name(self._runs_dir, name)
             if not sum(self._counts().values()):
                 raise DataError(NO_PAIRS)
-            changes = {"epochs": epochs, "rank": rank, "alpha": 2 * (rank or 0), "learning_rate": rate}
+            changes = {"epochs": epochs, "rank": rank, "learning_rate": rate}
+            if empty := [field for field, value in changes.items() if value is None]:
+                raise ConfigError(f"The field {LABELS[empty[0]]} is empty; expected a number. Fill it in.")
+            changes["alpha"] = 2 * (rank or 0)
             config = RunConfig.checked(jobs.recipe(base).model_dump() | changes, "The settings")
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
             config = config.model_copy(update={"snapshot": taken.name, "snapshot_sha256": taken.sha256})
@@ -209,13 +212,6 @@ class _Tuning:
             _signature(run, runs),
             timer,
         ]
-
-
-def _check_filled(fields: dict[str, float | None]) -> None:
-    """Raise ConfigError if a number was emptied."""
-    for label, value in fields.items():
-        if value is None:
-            raise ConfigError(f"{label} is empty. Write a number there.")
 
 
 def _warn(what: str, error: FaceLLMError) -> None:

@@ -82,7 +82,7 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
-        page.get_by_label("Epochs").fill("12")
+        page.get_by_label("Epochs").fill("100")
         page.click("#tune-begin")
         head(page, "running")
         head(page, "· loss")
@@ -98,7 +98,7 @@ def test_from_the_button_to_an_adapter(browser: Any, data_dir: Path, untrained_t
         page.close()
     run = jobs.status(data_dir / "runs" / "first")
     assert run.config is not None
-    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 12, 12)
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 100, 100)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
 
@@ -145,7 +145,7 @@ def test_a_refused_start_says_why_and_covers_nothing(browser: Any, data_dir: Pat
         head(page, "run-1")
         page.get_by_label("Epochs").fill("")
         page.click("#tune-begin")
-        page.wait_for_selector(".toast-body:has-text('Not started. Epochs is empty. Write a number there.')")
+        page.wait_for_selector(".toast-body:has-text('Not started. The field Epochs is empty; expected a number.')")
         assert page.locator(".toast-body.error").count() == 0
         page.locator("#tune-runs").get_by_text("run-1").click(timeout=5000)  # it would wait for what covers the list
         assert page.get_by_label("Epochs").input_value() == ""
