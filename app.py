@@ -1,11 +1,16 @@
 """FaceLLM Studio: python app.py, or make run.
 
 Puts the parts together: settings, store, model, tabs, launch. On the first start with an empty data directory it
-seeds a small data set, so that every tab has something to work on. The address is Gradio's to choose:
-GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
+seeds a small data set, so that every tab has something to work on. The address is that of GRADIO_SERVER_NAME and
+GRADIO_SERVER_PORT, else http://127.0.0.1:7860.
+
+The one surprising fact: left to itself, Gradio takes the next port where one is taken. That would put a second app on
+the same data directory without a word, so here a taken port is an error.
 """
 
+import errno
 import json
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.http_server import INITIAL_PORT_VALUE as PORT
+from gradio.http_server import LOCALHOST_NAME as HOST
 
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
@@ -34,6 +41,7 @@ from facellm.training_tab import build_training_tab
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
 STYLES = sorted((Path(__file__).parent / "facellm").glob("*.css"))
+SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
 
@@ -41,6 +49,7 @@ def main() -> None:
     """Start the app and serve until it is interrupted."""
     try:
         settings = load_settings()
+        check_port()
         check_adapter(settings)
         store = open_seeded(settings)
         model = load_model(settings)
@@ -61,6 +70,42 @@ def main() -> None:
         if model is not None:
             model.close()
         store.close()
+
+
+def check_port() -> None:
+    """Say that the page cannot be served before the data is seeded and the model loaded.
+
+    Raises:
+        ConfigError: another process listens there, or the address is none of this machine's.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, PORT))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"The port {PORT} is taken by another process, perhaps another FaceLLM Studio: stop that, or set "
+                "GRADIO_SERVER_PORT to a free port."
+            ) from error
+        raise ConfigError(
+            f"The page cannot be served at {HOST}:{PORT} ({error.strerror}). Set GRADIO_SERVER_NAME and "
+            "GRADIO_SERVER_PORT to an address of this machine."
+        ) from error
+
+
+def check_adapter(settings: Settings) -> None:
+    """Say at the start that the adapter of the settings is missing, not when somebody asks it.
+
+    Raises:
+        ConfigError: it is not a folder with an adapter.
+    """
+    path = settings.adapter_path
+    if path is not None and not (path / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
+            "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."
+        )
 
 
 def load_model(settings: Settings) -> ChatModel | None:
@@ -84,20 +129,6 @@ def remotes(settings: Settings) -> list[RemoteModel]:
         RemoteModel(name, base_url=server.base_url, model=server.model, api_key=server.api_key)
         for name, server in settings.remotes.items()
     ]
-
-
-def check_adapter(settings: Settings) -> None:
-    """Say at the start that the adapter of the settings is missing, not when somebody asks it.
-
-    Raises:
-        ConfigError: it is not a folder with an adapter.
-    """
-    path = settings.adapter_path
-    if path is not None and not (path / "adapter_config.json").is_file():
-        raise ConfigError(
-            f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
-            "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."
-        )
 
 
 def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Blocks:
@@ -194,8 +225,10 @@ def example_faces(data_dir: Path) -> list[Path]:
 def launch_options(settings: Settings) -> dict[str, Any]:
     """How the page is served: nothing leaves the machine or is kept of a visitor, of files only the example faces."""
     return {
+        "server_port": PORT,
         "theme": theme(),
         "css_paths": STYLES,
+        "js": SCRIPT.read_text(encoding="utf-8"),
         "quiet": True,
         "prevent_thread_lock": True,
         "footer_links": [],

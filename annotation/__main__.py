@@ -1,7 +1,7 @@
 """The data side's commands: python -m annotation --help.
 
-Like the app's first start, `snapshot` and `stats` on an empty data directory seed it first; `FACELLM_SEED_FACES=0`
-keeps it empty. `votes` and `ranking` do not: there is nothing to vote on in the seeded data.
+The one surprising fact: only `seed` and the app's first start put demo data into an empty data directory. The other
+commands take it as it is, so that a mistyped directory never yields a plausible training set.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from annotation.models import FREE_QUESTION, Snapshot, Status
-from annotation.seed import open_seeded, seed
+from annotation.seed import seed
 from annotation.store import Store
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
@@ -33,7 +33,7 @@ def snapshot_command(
     name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
 ) -> None:
     """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
-    with _seeded_store() as store:
+    with _store() as store:
         taken = store.snapshot(name)
         print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
 
@@ -43,8 +43,10 @@ def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Count images, pairs by status and attribute, decisions by reviewer, flags and snapshots."""
-    with _seeded_store() as store:
+    with _store() as store:
         numbers = stats(store)
+    if not numbers["images"]:
+        print(f"{store.data_dir} is empty. For demo data: python -m annotation seed", file=sys.stderr)
     print(json.dumps(numbers, indent=2) if as_json else _tables(numbers))
 
 
@@ -161,11 +163,6 @@ def _ranking_line(standing: Standing, width: int, enough: bool) -> str:
     scores = f"{standing.score:7.0f}{interval:>16}" if enough else ""
     numbers = (standing.votes, standing.wins, standing.ties, standing.losses, standing.both_bad)
     return f"{standing.label:{width}}{scores}" + "".join(f"{number:>10}" for number in numbers)
-
-
-def _seeded_store() -> closing[Store]:
-    """The store, seeded where it is empty."""
-    return closing(open_seeded(load_settings()))
 
 
 def _store() -> closing[Store]:

@@ -102,10 +102,7 @@ def _pair_seen(session: Session, decision: DecisionInput) -> Pair:
         select(Pair, Image.sha256).join(Image, col(Pair.image_id) == Image.id).where(Pair.id == decision.pair_id)
     ).first()
     if row is None or row[1] != decision.image_sha256:
-        raise DataError(
-            f"Pair {decision.pair_id} is not the one that was decided about: the decision belongs to another data set. "
-            "It was not stored; reload the page."
-        )
+        raise DataError("A decision was not stored: it is about a pair of another data set. Reload the page.")
     return row[0]
 
 
@@ -118,4 +115,4 @@ def _check_undoes(reviewer: str, undoes: str, stands: Decision | None) -> None:
 
 def _stale_message(pair: Pair, stands: Decision | None) -> str:
     by = f" by {stands.reviewer}" if stands else ""
-    return f"Pair {pair.id} is {pair.status.value}{by} since you saw it, so your decision was not stored."
+    return f"A decision of yours was not stored: its pair is {pair.status.value}{by} since you saw it."

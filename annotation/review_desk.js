@@ -11,6 +11,7 @@ const KEYS = { a: 'accept', e: 'edit', r: 'reject', s: 'skip', z: 'undo' };
 const find = (selector) => element.querySelector(selector);
 const desk = find('.desk');
 const editor = find('.editor');
+const FILTER_KEY = 'facellm.review.filter'; // in sessionStorage: for a reload, in this window only
 const filter = { attribute: '', status: 'pending' };
 const images = new Map(); // SHA-256 → a decoded <img>
 let queue = [];
@@ -119,7 +120,7 @@ function decide(action, extra = {}) {
   if (action === 'edit') view.answer = extra.text;
   lastRejection = action === 'reject' ? { view, entry } : null;
   advance();
-  say(action === 'reject' ? '' : 'Pair ' + view.id + ' ' + view.status + '.');
+  say(action === 'reject' ? '' : capital(view.status) + '.');
 }
 
 // Every stored event raises the pair's revision by one, so the next one can be made before this one is acknowledged.
@@ -139,7 +140,7 @@ function giveReason(reason) {
   send(view, { uuid, action: 'reject', reason, undoes: entry.uuid });
   entry.uuid = uuid;
   lastRejection = null;
-  say('Pair ' + view.id + ' rejected: ' + reason + '.');
+  say('Rejected: ' + reason + '.');
 }
 
 async function undo() {
@@ -161,7 +162,7 @@ async function undo() {
   if (current && current.id !== view.id) queue.unshift(current);
   lastRejection = null;
   show(view);
-  say('Decision on pair ' + view.id + ' taken back.');
+  say('Taken back: your decision about this pair.');
 }
 
 function setStatus(view, status) {
@@ -223,14 +224,40 @@ function save() {
 
 function choose(changed) {
   Object.assign(filter, changed);
+  keepFilter();
+  showFilter();
+  showCounts();
+  say('');
+  restart();
+}
+
+function showFilter() {
   find('select.attribute').value = filter.attribute;
   find('select.status').value = filter.status;
-  showCounts();
-  restart();
+}
+
+function keepFilter() {
+  try {
+    sessionStorage.setItem(FILTER_KEY, JSON.stringify(filter));
+  } catch (error) {
+    console.warn('The browser cannot keep the filters for a reload.', error);
+  }
+}
+
+function recallFilter() {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(FILTER_KEY)) ?? {};
+    const offered = (name) => [...find('select.' + name).options].some((option) => option.value === kept[name]);
+    for (const name of Object.keys(filter)) if (offered(name)) filter[name] = kept[name];
+  } catch (error) {
+    console.warn('The filters of the page before cannot be read from the browser.', error);
+  }
+  showFilter();
 }
 
 function act(name) {
   if (name === 'dismiss') return hideBanner();
+  say(''); // what was said about the step before
   if (editing()) {
     if (name === 'save') save();
     if (name === 'cancel') stopEditing();
@@ -259,6 +286,11 @@ function onKey(event) {
   else act(name);
 }
 
+// A half-typed answer is lost with the page: let the browser ask.
+function onLeave(event) {
+  if (element.isConnected && editing() && editor.value !== current.answer) event.preventDefault();
+}
+
 function onEditorKey(event) {
   if (event.isComposing || event.keyCode === 229) return;
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) save();
@@ -284,6 +316,7 @@ async function recallHistory() {
 }
 
 fillFilters();
+recallFilter();
 find('.bar').addEventListener('change', (event) => {
   event.target.blur(); // or the letters would go to the list
   choose({ attribute: find('select.attribute').value, status: find('select.status').value });
@@ -291,6 +324,7 @@ find('.bar').addEventListener('change', (event) => {
 element.addEventListener('click', onClick);
 editor.addEventListener('keydown', onEditorKey);
 document.addEventListener('keydown', onKey);
+window.addEventListener('beforeunload', onLeave);
 // The clock of a decision starts when its pair can be seen.
 new IntersectionObserver(() => (shownAt = performance.now())).observe(desk);
 

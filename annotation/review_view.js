@@ -1,6 +1,11 @@
 // What the review desk shows: the pair, the panel in its place when there is none, progress, messages.
 // Runs in one scope with review_desk.js, which owns the state; everything from the server is set as text, not markup.
 
+const SAID_FOR = 5000; // milliseconds
+let saying = null; // the timer that clears what was said
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
 function show(view) {
   current = view;
   stopEditing();
@@ -109,9 +114,12 @@ function showReasons() {
   find('.message').hidden = Boolean(lastRejection);
 }
 
+// A sentence about the step that was just taken; it goes with the next one, or after a while.
 function say(text) {
   find('.message').textContent = text;
   showReasons();
+  clearTimeout(saying);
+  if (text) saying = setTimeout(say, SAID_FOR, '');
 }
 
 function setAway(away) {
@@ -146,7 +154,6 @@ function hideBanner() {
 
 function fillFilters() {
   const option = (value, name) => Object.assign(document.createElement('option'), { value, textContent: name });
-  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const attributes = props.attributes.map(([value, topic]) => option(value, capital(topic)));
   find('select.attribute').replaceChildren(option('', 'All attributes'), ...attributes);
   find('select.status').replaceChildren(...props.statuses.map((status) => option(status, capital(status))));

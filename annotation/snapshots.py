@@ -38,7 +38,7 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
             count = write_examples(partial / SNAPSHOT_FILE, examples)
         if count == 0:
             wanted = " or ".join(status.value for status in statuses)
-            raise DataError(f"There is no {wanted} pair to take a snapshot of. Accept some pairs first.")
+            raise DataError(f"There is no {wanted} pair in {data_dir} to take a snapshot of. Accept some first.")
         row = {
             "name": name,
             "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),

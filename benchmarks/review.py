@@ -1,5 +1,6 @@
 """How fast the review desk is: from the key to the next pair painted, and to the decision stored.
 
+    make setup                                          installs Playwright, which the app does not need
     python benchmarks/review.py [--json] [--quick]
 
 Starts a small app on a free port of 127.0.0.1 with a data set of its own, and presses A and R in headless Chromium.
@@ -24,7 +25,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gradio as gr  # noqa: E402 - after the path to this checkout
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
+
+try:
+    from playwright.sync_api import Page, sync_playwright
+except ModuleNotFoundError:
+    sys.exit("Playwright is not installed, and without it no browser can be driven. Install it: make setup")
 
 from annotation.review_tab import build_review_tab  # noqa: E402
 from annotation.seed import seed  # noqa: E402

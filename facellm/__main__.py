@@ -22,6 +22,7 @@ AdapterOption = Annotated[
         "and none where --model is given]"
     ),
 ]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
 
@@ -76,18 +77,18 @@ def prepare(
     ] = None,
 ) -> None:
     """Make a run directory from a snapshot and print its path; config.json there shows every number."""
+    from facellm import jobs
     from facellm import prepare as preparing
     from facellm.config import load_settings
 
     settings = load_settings()
     source = preparing.find_examples(settings, snapshot)
-    changes = dict(item.partition("=")[::2] for item in set_ or [])
-    config = preparing.configure(settings, base or settings.base_checkpoint, changes, "--set")
+    config = preparing.configure(settings, base or settings.base_checkpoint, jobs.changes_from(set_ or []), "--set")
     print(preparing.prepare(settings, source, config, name=name))
 
 
 @app.command()
-def train(run_dir: Annotated[Path, typer.Argument(help="A run directory, as prepare makes it.")]) -> None:
+def train(run_dir: RunArgument) -> None:
     """Train a run. Ctrl-C or SIGTERM ends it within a step and saves the adapter."""
     import logging
     import signal
@@ -96,6 +97,7 @@ def train(run_dir: Annotated[Path, typer.Argument(help="A run directory, as prep
 
     from facellm import jobs
 
+    run_dir = _found_run(run_dir)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
@@ -122,23 +124,43 @@ def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         print(json.dumps([run.to_dict() for run in found], indent=2))
         return
     for run in found:
+        step = f"  step {run.step}/{run.total_steps}" if run.total_steps else ""
         loss = "" if run.loss is None else f"  loss {run.loss:.3f}"
-        print(f"{run.name}  {run.state}  step {run.step}/{run.total_steps}{loss}  {run.path}")
+        print(f"{run.name}  {run.state}{step}{loss}  {run.path}")
     if not found:
         print("No runs yet. Make one: python -m facellm prepare SNAPSHOT")
 
 
 @app.command()
-def stop(run_dir: Annotated[Path, typer.Argument(help="The directory of a run that is going.")]) -> None:
+def stop(run_dir: RunArgument) -> None:
     """Ask a run to stop; it saves its adapter and ends within a step."""
     from facellm import jobs
 
+    run_dir = _found_run(run_dir)
     state = jobs.status(run_dir).state
     if state is not jobs.State.RUNNING:
         print(f"The run {run_dir.name} is not going; it is {state}.")
         return
     jobs.stop(run_dir)
     print(f"The run {run_dir.name} has been asked to stop.")
+
+
+@app.command()
+def delete(run_dir: RunArgument) -> None:
+    """Delete a run that is not going: its directory with its examples, log and adapter."""
+    from facellm import jobs
+
+    run_dir = _found_run(run_dir)
+    jobs.delete(run_dir)
+    print(f"The run {run_dir.name} is deleted.")
+
+
+def _found_run(given: Path) -> Path:
+    """The run directory that was named by its path or by its name."""
+    from facellm import jobs
+    from facellm.config import load_settings
+
+    return jobs.find_run(given, load_settings().runs_dir)
 
 
 @app.command()

@@ -12,6 +12,7 @@ has failed. So nothing is lost, and nothing is pretended, when the app or the tr
 import dataclasses
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,10 +28,11 @@ import psutil
 
 from facellm.config import ROOT
 from facellm.errors import BusyError, ConfigError, DataError
-from facellm.recipe import RunConfig, portable_name, recipe
+from facellm.recipe import RunConfig, changes_from, portable_name, recipe
 from facellm.run_directory import (
     ADAPTER,
     CONFIG,
+    EXAMPLES,
     LOG,
     METRICS,
     PROCESS,
@@ -50,10 +52,13 @@ __all__ = [
     "RunStatus",
     "SnapshotRef",
     "State",
+    "changes_from",
     "check_free",
     "check_name",
     "claim",
     "create_run",
+    "delete",
+    "find_run",
     "finished_adapters",
     "last_metrics",
     "list_runs",
@@ -148,11 +153,18 @@ def _starting(run_dir: Path) -> Iterator[None]:
     """Check that a run can start; no other process can check or start one meanwhile."""
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"{run_dir} is not a run directory: it has no {CONFIG}. Make one: python -m facellm prepare.")
-    with (run_dir.parent / ".starting.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it when the process ends, however it ends
+    with _alone(run_dir.parent):
         check_free(run_dir.parent)
         if (run_dir / PROCESS).exists() and not _is_me(run_dir):
             raise ConfigError(f"The run {run_dir.name} has been trained already. Make a new one to train again.")
+        yield
+
+
+@contextmanager
+def _alone(runs_dir: Path) -> Iterator[None]:
+    """Nobody else starts or deletes a run meanwhile."""
+    with (runs_dir / ".starting.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it when the process ends, however it ends
         yield
 
 
@@ -175,6 +187,42 @@ def stop(run_dir: Path) -> None:
             os.kill(signed[0], signal.SIGTERM)
         except ProcessLookupError:
             return  # it has ended since
+
+
+def delete(run_dir: Path) -> None:
+    """Remove a run and all that it has left, its adapter too. Its snapshot stays.
+
+    Raises:
+        BusyError: it is going.
+        ConfigError: it is not a run directory, such as a model's folder, which has a config.json, too.
+        DataError: a file of it cannot be removed.
+    """
+    if missing := [name for name in (CONFIG, EXAMPLES) if not (run_dir / name).is_file()]:
+        raise ConfigError(f"{run_dir} is not a run directory: it has no {missing[0]}. Nothing was deleted.")
+    run_dir = run_dir.resolve()
+    with _alone(run_dir.parent):
+        if _lives(run_dir):
+            raise BusyError(f"The run {run_dir.name} is going. Stop it before you delete it.")
+        try:
+            (run_dir / CONFIG).unlink()  # from here on it is no run, so nobody sees half of one
+            shutil.rmtree(run_dir)
+        except OSError as error:
+            raise DataError(f"The run {run_dir.name} could not be deleted: {error}. Remove its directory.") from error
+
+
+def find_run(given: Path, runs_dir: Path) -> Path:
+    """The run that a person named: by its path, or by its name below `runs_dir`.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    for path in (given, runs_dir / given):
+        if (path / CONFIG).is_file():
+            return path
+    raise ConfigError(
+        f"There is no run {given}: neither that path nor {runs_dir / given} has a {CONFIG}. "
+        "python -m facellm runs lists them."
+    )
 
 
 def _sign(run_dir: Path, pid: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from facellm.chat_session import BASE
+from facellm.answerers import BASE
 from facellm.config import Settings
 from facellm.data import SNAPSHOT_FILE, read_examples
 from facellm.errors import DataError

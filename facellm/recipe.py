@@ -8,7 +8,7 @@ The one surprising fact: a base model inside the checkout is named relative to i
 runs and in adapters, so that both still find it after the checkout has moved.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -95,10 +95,38 @@ class RunConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            found = "" if first["type"] == "missing" else f", found {first['input']!r}"
-            raise ConfigError(f"{source}: {name}: {first['msg']}{found}. Correct it and try again.") from error
+            raise ConfigError(f"{source}: {_complaint(error)} Correct it and try again.") from error
+
+
+def _complaint(error: ValidationError) -> str:
+    """What is wrong first, in one plain sentence."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no field {name}; the fields are {', '.join(_numbers())}."
+    if first["type"] != "missing" and first["input"] is None:
+        kind = {"int_type": "a whole number", "float_type": "a number"}.get(first["type"], "a value")
+        return f"{name} is empty, and needs {kind}."
+    found = "" if first["type"] == "missing" else f", found {first['input']!r}"
+    return f"{name}: {first['msg']}{found}."
+
+
+def _numbers() -> list[str]:
+    """The fields that say how to train; the others say on what, and are chosen in other ways."""
+    return [name for name in RunConfig.model_fields if name not in ("base_model", "snapshot", "snapshot_sha256")]
+
+
+def changes_from(items: Sequence[str]) -> dict[str, str]:
+    """Changes to a recipe that a person typed as FIELD=VALUE.
+
+    Raises:
+        ConfigError: one of them has no =.
+    """
+    for item in items:
+        if "=" not in item:
+            fields = ", ".join(_numbers())
+            raise ConfigError(f"--set {item}: expected FIELD=VALUE, such as epochs=3. The fields are {fields}.")
+    return dict(item.partition("=")[::2] for item in items)
 
 
 def recipe(base_model: str) -> RunConfig:

@@ -28,8 +28,9 @@ from facellm.recipe import portable_name
 POINTS = 400  # of a curve at most: more than a screen can show
 LOG_LINES = 10
 TICK = 1.0  # seconds between two looks at a run that is going
-NO_RUNS = "Press Fine-tune: the base model learns from the accepted pairs, and the first run shows here."
-NO_PAIRS = "No accepted pairs yet. Accept some in the Review tab first."
+NO_RUNS = "Press Fine-tune: the base model learns from your pairs, and the first run shows here."
+NO_PAIRS = "No pairs to learn from yet. Accept some in the Review tab first."
+SHOWN_BY_TICK = 13  # outputs: the list of runs, and the view of one
 STOPPING = "Stopping…"
 LABELS = {"epochs": "Epochs", "rank": "Rank", "learning_rate": "Learning rate"}
 NO_STEPS = "The curve begins with the first step."
@@ -86,14 +87,17 @@ def build_training_tab(
             with gr.Row(elem_id="tune-actions"):
                 stop = gr.Button("Stop", size="sm", visible=False, scale=0, elem_id="tune-stop")
                 chat = gr.Button("Chat with it", size="sm", visible=False, scale=0, elem_id="tune-chat")
+                delete = gr.Button("Delete", size="sm", visible=False, scale=0, elem_id="tune-delete")
+                sure = gr.Button(variant="stop", size="sm", visible=False, scale=0, elem_id="tune-sure")
+                keep = gr.Button("Keep it", size="sm", visible=False, scale=0, elem_id="tune-keep")
             selected = gr.Radio([], label="Runs, newest first", visible=False, elem_id="tune-runs")
             with gr.Accordion("Log and settings", open=False, visible=False, elem_id="tune-details") as details:
                 log = gr.Textbox(label="End of the log", lines=LOG_LINES, max_lines=LOG_LINES, elem_id="tune-log")
                 record = gr.JSON(show_label=False, max_height=260, elem_id="tune-config")
-    seen = gr.State("")
+    seen, doomed = gr.State(""), gr.State("")  # what the page shows; the run that is asked about
     timer = gr.Timer(TICK, active=False)
 
-    run_view = [head, curve, stop, chat, details, log, record, seen, timer]
+    run_view = [head, curve, stop, chat, delete, sure, keep, details, log, record, seen, timer]
     shown = [pairs, name, selected, *run_view]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     gr.on(None, tuning.refresh, selected, shown, **quiet)  # when the page is loaded
@@ -101,10 +105,13 @@ def build_training_tab(
     timer.tick(tuning.tick, [selected, seen], [selected, *run_view], **quiet)
     base.input(tuning.defaults, base, [epochs, rank, rate], **quiet)
     started = begin.click(
-        tuning.begin, [base, epochs, rank, rate, name], selected, api_visibility="private", show_progress="minimal"
+        tuning.begin, [base, epochs, rank, rate, name], selected, **(quiet | {"concurrency_limit": 1})
     )
     started.success(partial(tuning.refresh, clear_name=True), selected, shown, **quiet)
     stop.click(tuning.stop, selected, stop, **quiet)
+    delete.click(tuning.ask_delete, selected, [doomed, chat, delete, sure, keep], **quiet)
+    keep.click(tuning.show, selected, run_view, **quiet)
+    sure.click(tuning.delete, doomed, None, **quiet).then(tuning.refresh, selected, shown, **quiet)
     return TrainingTab(chat, selected, tuning.refresh, shown)
 
 
@@ -144,7 +151,7 @@ class _Tuning:
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
         if _signature(run, runs) == seen:
-            return [gr.skip()] * 10
+            return [gr.skip()] * SHOWN_BY_TICK
         return [_runs_list(runs, run), *self._view(run, runs)]
 
     def defaults(self, base: str) -> list[Any]:
@@ -168,7 +175,8 @@ class _Tuning:
             taken = self._snapshot(f"{name}.{datetime.now(UTC):%Y%m%d-%H%M%S}")
             jobs.start(prepare(self._settings, taken, config, name=name))
         except FaceLLMError as error:
-            raise gr.Error(html.escape(str(error)), title="Not started", print_exception=False) from error
+            _warn("Not started", error)
+            raise gr.Error(visible=False, print_exception=False) from error  # so that nothing follows
         return gr.update(choices=[name], value=name)
 
     def stop(self, selected: str) -> Any:
@@ -176,12 +184,24 @@ class _Tuning:
         jobs.stop(self._runs_dir / selected)
         return gr.update(value=STOPPING, interactive=False)
 
+    def ask_delete(self, selected: str) -> list[Any]:
+        """Ask before a run is deleted; what is then deleted is the run that the question names."""
+        hidden, label = gr.update(visible=False), f"Delete {selected} for good"
+        return [selected, hidden, hidden, gr.update(value=label, visible=True), gr.update(visible=True)]
+
+    def delete(self, name: str) -> None:
+        """Delete a run: what `python -m facellm delete RUN` does."""
+        try:
+            jobs.delete(jobs.find_run(self._runs_dir / name, self._runs_dir))
+        except FaceLLMError as error:
+            _warn("Not deleted", error)
+
     def _view(self, run: RunStatus | None, runs: Sequence[RunStatus]) -> list[Any]:
         """Updates for all that shows one run, and for the timer."""
         timer = gr.Timer(active=any(each.state is State.RUNNING for each in runs))
         if run is None:
             hidden = gr.update(visible=False)
-            return [_empty_html(), hidden, hidden, hidden, hidden, "", None, "", timer]
+            return [_empty_html(), *[hidden] * 7, "", None, "", timer]
         running = run.state is State.RUNNING
         record = run.config and jobs.load_record(run.path)
         no_chat = self._no_chat(run)
@@ -190,6 +210,9 @@ class _Tuning:
             _curve(run),
             gr.update(visible=running, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping),
             gr.update(visible=not running, interactive=run.adapter is not None and not no_chat),
+            gr.update(visible=not running),
+            gr.update(visible=False),
+            gr.update(visible=False),
             gr.update(visible=True, open=True) if run.state is State.FAILED else gr.update(visible=True),
             "\n".join(jobs.log_tail(run.path).splitlines()[-LOG_LINES:]) or "Nothing yet.",
             json.dumps(record) if record else None,
@@ -210,6 +233,11 @@ class _Tuning:
         if run.name in reserved_names(self._settings):
             return f"The chat has another model called {run.name}. To chat with this run, rename its folder."
         return ""
+
+
+def _warn(what: str, error: FaceLLMError) -> None:
+    """Say what was not done, and why; of a title Gradio's page shows nothing."""
+    gr.Warning(html.escape(f"{what}. {error}"))
 
 
 def _find(runs: Sequence[RunStatus], name: str | None) -> RunStatus | None:
@@ -257,7 +285,8 @@ def _pairs_html(counts: dict[Attribute | None, int]) -> str:
     named = [(str(attribute), counts.get(attribute, 0)) for attribute in Attribute]
     free = [("free question", counts[None])] if counts.get(None) else []
     rows = "".join(f"<li>{name}<b>{count:,}</b></li>" for name, count in [*named, *free])
-    return f"<h3>{total:,} accepted {'pair' if total == 1 else 'pairs'}</h3><ul>{rows}</ul>"
+    title = f'<h3>{_pair_count(total)} to learn from</h3><p class="tune-empty">accepted and edited</p>'
+    return f"{title}<ul>{rows}</ul>"
 
 
 def _empty_html() -> str:

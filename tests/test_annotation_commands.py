@@ -31,7 +31,8 @@ def annotation(*arguments: str, faces: int = 3) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_stats_and_snapshot_on_an_empty_data_directory(data_dir: Path) -> None:
+def test_stats_and_snapshot_of_the_seeded_data(data_dir: Path) -> None:
+    assert annotation("seed").stdout == f"{data_dir}: 24 pairs of 3 faces added.\n"
     stats = annotation("stats", "--json")
     assert stats.returncode == 0, stats.stderr
     numbers = json.loads(stats.stdout)
@@ -60,15 +61,19 @@ def test_stats_and_snapshot_on_an_empty_data_directory(data_dir: Path) -> None:
     assert f"snapshot first: {len(examples)} pairs" in table
 
 
-def test_without_seeding_nothing_is_there_and_a_snapshot_says_so(data_dir: Path) -> None:
-    numbers = json.loads(annotation("stats", "--json", faces=0).stdout)
+def test_an_empty_data_directory_stays_empty(data_dir: Path) -> None:
+    stats = annotation("stats", "--json")
+    numbers = json.loads(stats.stdout)
     assert (numbers["images"], numbers["pairs"], numbers["reviewers"]) == (0, 0, {})
-    nothing = annotation("snapshot", "first", faces=0)
+    assert stats.stderr == f"{data_dir} is empty. For demo data: python -m annotation seed\n"
+    nothing = annotation("snapshot", "first")
     assert nothing.returncode == 1
     assert nothing.stderr.strip().splitlines() == [
-        "error: There is no accepted or edited pair to take a snapshot of. Accept some pairs first."
+        f"error: There is no accepted or edited pair in {data_dir} to take a snapshot of. Accept some first."
     ]
-    assert (data_dir / "studio.db").exists()
+    assert not (data_dir / "images").exists()
+    assert not (data_dir / "seed_truth.jsonl").exists()
+    assert "0 images, 0 pairs" in annotation("stats").stdout
 
 
 def add_votes(data_dir: Path, votes: list[Vote]) -> None:

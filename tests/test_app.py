@@ -158,6 +158,31 @@ def test_a_phone_shows_all_of_it(studio: Studio, browser: Any, name: str) -> Non
     assert width <= 390, "nothing is cut off or scrolls sideways"
 
 
+def test_a_reload_opens_the_tab_that_was_open(page: Any) -> None:
+    open_tab(page, "Review")
+    page.wait_for_selector(".desk:visible")
+    page.reload()
+    page.wait_for_selector(".desk:visible")
+    assert page.get_by_role("tab", name="Review").get_attribute("aria-selected") == "true"
+
+
+def test_a_taken_port_is_one_line_before_anything_is_written(studio: Studio, data_dir: Path) -> None:
+    """Gradio alone would take the next port, and a second app would share the data directory unseen."""
+    port = studio.url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=os.environ | {"FACELLM_DATA_DIR": str(data_dir), "GRADIO_SERVER_PORT": port},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: The port {port} is taken by another process")
+    assert done.stderr.count("\n") == 1
+    assert not data_dir.exists()
+
+
 def test_private_things_are_not_endpoints(studio: Studio) -> None:
     with urllib.request.urlopen(f"{studio.url}/gradio_api/info") as response:
         endpoints = json.load(response)["named_endpoints"]

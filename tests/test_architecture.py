@@ -17,7 +17,8 @@ MODULES = sorted(
 SHARED = {"facellm.config", "facellm.errors", "facellm.data", "facellm.faces", "facellm.face_text"}
 SHARED |= {"facellm.votes", "facellm.ranking"}
 TORCH = {"torch", "torchvision", "transformers", "peft", "accelerate", "safetensors"}
-MODEL_SIDE = {"adapters", "checkpoint", "collate", "inputs", "model", "streaming", "train"}
+MODEL_SIDE = {"adapters", "calibration", "checkpoint", "collate", "decoding", "gated_lora", "inputs", "kv_cache"}
+MODEL_SIDE |= {"loaded", "model", "row_text", "sampling", "train"}
 MODEL_SIDE |= {"tiny", "tiny_build", "tiny_faces", "tiny_training"}  # the embedded model and how it is made
 
 

@@ -182,8 +182,15 @@ def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]
         jobs.create_run(runs_dir, examples, config, name="mine")
     with pytest.raises(ConfigError, match=r"--set: rank: .* found '0'"):
         RunConfig.checked({"base_model": "x", "rank": "0"}, "--set")
-    with pytest.raises(ConfigError, match="rnak"):
+    with pytest.raises(ConfigError, match="no field rnak; the fields are .*rank"):
         RunConfig.checked({"base_model": "x", "rnak": 16}, "--set")
+    with pytest.raises(ConfigError, match="epochs is empty, and needs a whole number"):
+        RunConfig.checked({"base_model": "x", "epochs": None}, "The settings")
+    with pytest.raises(
+        ConfigError, match="--set epochs: expected FIELD=VALUE, such as epochs=3. The fields are .*rank"
+    ):
+        jobs.changes_from(["rank=4", "epochs"])
+    assert jobs.changes_from(["rank=4", "base_model=a=b"]) == {"rank": "4", "base_model": "a=b"}
     with pytest.raises(ConfigError, match="not a run directory"):
         jobs.start(runs_dir)
 
@@ -262,6 +269,35 @@ def test_one_damaged_file_harms_its_own_run_only(
     assert jobs.finished_adapters(runs_dir, str(EMBEDDED_BASE)) == {"good": good / "adapter"}
     jobs.check_free(runs_dir)
     jobs.stop(broken)
+
+
+def facellm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "facellm", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def test_delete_by_name_and_by_path(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    going, damaged, other = (long_run(runs_dir, examples, untrained_tiny) for _ in range(3))
+    (damaged / "config.json").write_text("{")
+    jobs.claim(going)
+    refused = facellm("delete", "run-1")
+    assert (refused.returncode, refused.stderr) == (1, "error: The run run-1 is going. Stop it before you delete it.\n")
+    assert facellm("delete", "run-2").stdout == "The run run-2 is deleted.\n"
+    assert facellm("delete", str(other)).stdout == "The run run-3 is deleted.\n"
+    assert sorted(path.name for path in runs_dir.glob("[!.]*")) == ["run-1"]
+    for command in ("delete", "stop", "train"):
+        unknown = facellm(command, "run-9")
+        assert unknown.returncode == 1
+        assert unknown.stderr.startswith(f"error: There is no run run-9: neither that path nor {runs_dir}/run-9 has")
+        assert unknown.stderr.count("\n") == 1
+
+
+def test_only_a_run_is_deleted(runs_dir: Path, untrained_tiny: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run directory: it has no train.jsonl"):
+        jobs.delete(untrained_tiny)
+    with pytest.raises(ConfigError, match="not a run directory"):
+        jobs.delete(runs_dir)
+    assert (untrained_tiny / "config.json").exists()
 
 
 def test_the_run_directory_names_what_went_in(runs_dir: Path, examples: list[Example]) -> None:

@@ -263,7 +263,7 @@ def test_a_decision_on_a_pair_that_somebody_else_decided_is_not_stored(desk: Des
     desk.page.fill(".editor", "A careful text.")
     desk.page.keyboard.press("Control+Enter")
     desk.wait_until_saved()
-    assert f"Pair {pair} is rejected by ben since you saw it" in desk.text(".banner")
+    assert "A decision of yours was not stored: its pair is rejected by ben since you saw it." in desk.text(".banner")
     assert "Your text was: A careful text." in desk.text(".banner")
     assert status(store, pair) is Status.REJECTED
     assert desk.pair != pair
@@ -333,6 +333,37 @@ def test_a_free_question_from_the_chat_is_reviewed_like_any_pair(desk: Desk, sto
     assert status(store, pair) is Status.ACCEPTED
 
 
+def test_a_reload_keeps_the_filters_and_asks_before_a_half_typed_answer_is_lost(desk: Desk, url: str) -> None:
+    desk.page.select_option("select.status", "rejected")
+    desk.page.select_option("select.attribute", "pose")
+    desk.wait_for_state("showing")
+    asked: list[str] = []
+    desk.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    desk.press("e")
+    again = Desk(desk.page, url)
+    assert asked == [], "nothing was typed"
+    assert desk.page.input_value("select.status") == "rejected"
+    assert desk.page.input_value("select.attribute") == "pose"
+    assert desk.text(".badge").startswith("rejected")
+    assert desk.text(".topic").lower() == "face pose"
+    again.press("e")
+    desk.page.keyboard.type(" More.")
+    Desk(desk.page, url)
+    assert asked == ["beforeunload"]
+
+
+def test_what_is_said_about_a_step_goes_with_the_next(desk: Desk) -> None:
+    desk.press("a")
+    assert desk.text(".message") == "Accepted."
+    desk.press("z")
+    assert desk.text(".message") == "Taken back: your decision about this pair."
+    desk.press("e")
+    assert desk.text(".message") == ""
+    desk.page.keyboard.press("Escape")
+    desk.press("s")
+    desk.page.wait_for_function("document.querySelector('.message').textContent === ''", timeout=7000)
+
+
 def test_every_pending_pair_is_shown_once_whatever_the_speed(desk: Desk, store: Store) -> None:
     shown = []
     while desk.page.get_attribute(".desk", "data-state") != "empty":
@@ -397,6 +428,11 @@ def test_everything_is_in_view_without_scrolling(browser: Any, url: str, viewpor
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.click("[data-do=reject]")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    reasons = [f"[data-reason='{reason.value}']" for reason in Reason]
+    assert page.evaluate(IN_VIEW, [*reasons, ".saved"]) == []
+    assert page.evaluate(
+        "document.querySelector('.breakdown').scrollWidth <= document.querySelector('.breakdown').clientWidth"
+    )
     page.click("[data-do=edit]")
     assert page.evaluate(IN_VIEW, [".editor", "[data-do=save]", "[data-do=cancel]"]) == []
     page.close()

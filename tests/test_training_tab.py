@@ -87,7 +87,7 @@ def test_from_the_button_to_an_adapter(
     with served(data_dir, untrained_tiny, lambda: counts | {None: 3}, examples) as url:
         page = opened(browser, url)
         head(page, "No runs yet")
-        assert "19 accepted pairs" in page.inner_text("#tune-pairs")
+        assert "19 pairs to learn from" in page.inner_text("#tune-pairs")
         assert page.locator("#tune-pairs li").all_inner_texts()[-1] == "free question3"
         page.get_by_label("Name").fill("first try")
         page.click("#tune-begin")
@@ -177,9 +177,9 @@ def test_only_the_loaded_bases_runs_can_be_chatted_with(browser: Any, data_dir: 
 def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
     with served(data_dir, untrained_tiny, dict, []) as url:
         page = opened(browser, url)
-        assert "No accepted pairs yet" in page.inner_text("#tune-pairs")
+        assert "No pairs to learn from yet" in page.inner_text("#tune-pairs")
         page.click("#tune-begin")
-        page.wait_for_selector(".toast-body:has-text('No accepted pairs yet')")
+        page.wait_for_selector(".toast-body:has-text('Not started. No pairs to learn from yet')")
         time.sleep(0.2)
         assert jobs.list_runs(data_dir / "runs") == []
         page.set_viewport_size({"width": 390, "height": 844})
@@ -189,6 +189,48 @@ def test_without_pairs_there_is_one_sentence(browser: Any, data_dir: Path, untra
 
 def no_snapshot(name: str) -> SnapshotRef:
     raise AssertionError(f"nobody has asked for the snapshot {name}")
+
+
+def test_a_refused_start_says_why_and_covers_nothing(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    examples = make_examples(data_dir / "images", 2)
+    jobs.create_run(data_dir / "runs", examples, jobs.recipe(str(untrained_tiny)))
+    with served(data_dir, untrained_tiny, lambda: {Attribute.POSE: 16}, examples) as url:
+        page = opened(browser, url)
+        head(page, "run-1")
+        page.get_by_label("Epochs").fill("")
+        page.click("#tune-begin")
+        page.wait_for_selector(".toast-body:has-text('Not started. The field Epochs is empty; expected a number.')")
+        assert page.locator(".toast-body.error").count() == 0
+        page.locator("#tune-runs").get_by_text("run-1").click(timeout=5000)  # it would wait for what covers the list
+        assert page.get_by_label("Epochs").input_value() == ""
+        page.close()
+    assert [run.name for run in jobs.list_runs(data_dir / "runs")] == ["run-1"]
+
+
+def test_a_run_is_deleted_after_a_question(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    examples = make_examples(data_dir / "images", 2)
+    older, newer = (jobs.create_run(data_dir / "runs", examples, jobs.recipe(str(untrained_tiny))) for _ in range(2))
+    with served(data_dir, untrained_tiny, lambda: {Attribute.POSE: 16}, examples) as url:
+        page = opened(browser, url)
+        head(page, "run-2")
+        page.click("#tune-delete")
+        page.get_by_role("button", name="Delete run-2 for good").wait_for()
+        page.click("#tune-keep")
+        page.get_by_role("button", name="Delete", exact=True).wait_for()
+        page.locator("#tune-runs").get_by_text("run-1").click()
+        head(page, "run-1")
+        page.click("#tune-delete")
+        page.get_by_role("button", name="Delete run-1 for good").click()
+        head(page, "run-2")
+        assert (older.exists(), newer.exists()) == (False, True)
+        page.click("#tune-delete")
+        page.get_by_role("button", name="Delete run-2 for good").wait_for()
+        jobs.start(newer)  # it has begun since
+        page.click("#tune-sure")
+        page.wait_for_selector(".toast-body:has-text('Not deleted. The run run-2 is going')")
+        head(page, "running")
+        assert newer.exists()
+        page.close()
 
 
 def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
