@@ -14,10 +14,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from facellm.conversation import Request
+from facellm.data import sha256_file
 from facellm.errors import DataError, FaceLLMError
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class Answerers:
         return list(dict.fromkeys([*local, *self._remotes]))
 
     def source(self, name: str) -> str:
-        """What identifies the weights behind a name: a checkpoint's, an adapter's or a remote model's address.
+        """What identifies the weights behind a name: a checkpoint, an adapter's folder and hash, or a remote model.
 
         Raises:
             DataError: nobody has this name.
@@ -100,7 +102,7 @@ class Answerers:
             if name in self._checkpoints:
                 return self._checkpoints[name]
             if name in (adapters := self._adapters()):
-                return str(adapters[name])
+                return _adapter_source(adapters[name])
         raise DataError(f"There is no model {name}. Choose one of: {', '.join(self.names())}.")
 
     def stream(
@@ -202,6 +204,20 @@ class Answerers:
             for name in going:
                 del self._loaded[name]
         return going
+
+
+def _adapter_source(folder: Path) -> str:
+    """The folder, and the beginning of its weights' hash: a run that is made anew has the same folder."""
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():  # of the Hub
+        return str(folder)
+    found = weights.stat()
+    return f"{folder}@{_hash_of(str(weights), found.st_mtime_ns, found.st_size)}"
+
+
+@lru_cache(maxsize=64)
+def _hash_of(weights: str, _changed: int, _size: int) -> str:
+    return sha256_file(Path(weights))[:12]
 
 
 def _remote(remote: Remote, requests: Sequence[Request]) -> Callable[[threading.Event], Iterator[Texts]]:
