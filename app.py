@@ -9,6 +9,7 @@ the same data directory without a word, so here a taken port is an error.
 """
 
 import errno
+import importlib.util
 import json
 import socket
 import sys
@@ -36,6 +37,7 @@ from facellm.data import SNAPSHOT_FILE
 from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.remote import RemoteModel
+from facellm.sources import is_repository
 from facellm.training_tab import build_training_tab
 
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
@@ -52,11 +54,11 @@ def main() -> None:
         check_port()
         check_adapter(settings)
         store = open_seeded(settings)
-        model = load_model(settings)
+        settings, model = load_model(settings)
         answerers = Answerers(
             model,
             adapters=lambda: adapters(settings),
-            checkpoints=settings.checkpoints,
+            checkpoints=settings.all_checkpoints,
             remotes=remotes(settings),
         )
     except FaceLLMError as error:
@@ -101,22 +103,31 @@ def check_adapter(settings: Settings) -> None:
         ConfigError: it is not a folder with an adapter.
     """
     path = settings.adapter_path
-    if path is not None and not (path / "adapter_config.json").is_file():
+    if path is not None and not is_repository(str(path)) and not (path / "adapter_config.json").is_file():
         raise ConfigError(
             f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
             "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."
         )
 
 
-def load_model(settings: Settings) -> ChatModel | None:
-    """The base model, with the configured adapter ready; None where all models are remote.
+def load_model(settings: Settings) -> tuple[Settings, ChatModel | None]:
+    """The base model, None where all models are remote; and the settings, changed to the embedded model if need be.
+
+    Nobody needs a network: where no model is named, and the one for a GPU cannot be had, the embedded one answers.
 
     Raises:
-        FaceLLMError: it cannot be loaded.
+        FaceLLMError: the model that is named cannot be loaded.
     """
     if settings.is_remote_only:
-        return None
-    return ChatModel.load(settings.base_checkpoint, device=settings.device, quantization=settings.quantization)
+        return settings, None
+    how: dict[str, Any] = {"device": settings.device, "quantization": settings.quantization}
+    try:
+        return settings, ChatModel.load(settings.base_checkpoint, **how)
+    except FaceLLMError as error:
+        if settings.base_model != "auto" or settings.base_checkpoint == settings.embedded.base_checkpoint:
+            raise
+        print(f"{error}\nThe embedded model answers instead.", file=sys.stderr, flush=True)
+        return settings.embedded, ChatModel.load(settings.embedded.base_checkpoint, device=settings.device)
 
 
 def remotes(settings: Settings) -> list[RemoteModel]:
@@ -177,7 +188,7 @@ def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotR
 def first_choice(settings: Settings) -> list[str]:
     """Who answers until a visitor chooses: the base, beside what was made of it."""
     own = [] if settings.adapter_name is None else [settings.adapter_name]
-    return [*[BASE, *settings.checkpoints, *own][:2], *([*settings.remotes] if settings.is_remote_only else [])]
+    return [*[BASE, *settings.all_checkpoints, *own][:2], *([*settings.remotes] if settings.is_remote_only else [])]
 
 
 def send_to_review(store: Store, name: str, source: str, exchange: Exchange, earlier: Sequence[Exchange]) -> str:
@@ -235,6 +246,7 @@ def launch_options(settings: Settings) -> dict[str, Any]:
         "run_history": False,
         "ssr_mode": False,
         "enable_monitoring": False,
+        "mcp_server": importlib.util.find_spec("mcp") is not None,  # of gradio[mcp]: /ask and /compare as tools
         "max_file_size": int(settings.max_image_mb * 1024 * 1024),
         "allowed_paths": [str(settings.data_dir / "examples")],
     }

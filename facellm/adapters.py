@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
@@ -20,6 +21,7 @@ from transformers import InternVLForConditionalGeneration
 
 from facellm.errors import ModelError
 from facellm.gated_lora import Gate, GatedLinear
+from facellm.sources import find_source
 
 WEIGHTS = "adapter_model.safetensors"
 KEY_PREFIX = "base_model.model."
@@ -163,13 +165,15 @@ def _state(source: str) -> tuple[object, ...]:
 
 def _read(source: str) -> _Adapter:
     """The adapter's configuration, the modules that its matrices belong to, and the matrices."""
+    place, within = find_source(source, "adapter")
+    folder: dict[str, Any] = {"subfolder": within} if within else {}
     try:
-        found = PeftConfig.from_pretrained(source)
-        weights = load_peft_weights(source, device="cpu")
+        found = PeftConfig.from_pretrained(place, **folder)
+        weights = load_peft_weights(place, device="cpu", **folder)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelError(
-            f"The adapter {source} cannot be loaded: {reason} "
+            f"The adapter {source} cannot be loaded: {reason}. "
             "Expected a folder with adapter_config.json and adapter_model.safetensors, as PEFT saves it."
         ) from error
     if not isinstance(found, LoraConfig):

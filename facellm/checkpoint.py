@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from facellm.calibration import faster_type
 from facellm.errors import ModelError
+from facellm.sources import find_source
 
 Quantization = Literal["none", "8bit", "4bit"]
 # Left as they are: the tower is small beside the language model and sees fine detail, and the head decides the words.
@@ -49,7 +50,7 @@ def load_checkpoint(
             be quantized here.
     """
     target = _device(device)
-    source, _, subfolder = str(checkpoint).partition("#")
+    source, subfolder = find_source(checkpoint, "model")
     disable_progress_bar()  # a bar over tensors says nothing to the reader of a log; downloads keep theirs
     try:
         config = AutoConfig.from_pretrained(source, subfolder=subfolder)
@@ -69,9 +70,9 @@ def load_checkpoint(
             raise ModelError(
                 f"The memory of {target} is too small for {checkpoint}. Choose a smaller model."
             ) from error
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelError(
-            f"The model {checkpoint} cannot be loaded: {reason} "
+            f"The model {checkpoint} cannot be loaded: {reason}. "
             "Expected a folder, or a repository of the Hugging Face Hub, that holds an InternVL checkpoint."
         ) from error
     model, loading = loaded

@@ -4,7 +4,9 @@ This is the only module that reads the environment. Nothing is read at import: `
 `app.py` and the commands call that.
 """
 
+import ctypes
 import os
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,10 @@ CONFIG_FILE = ROOT / "space_config.yaml"
 EMBEDDED_DIR = Path(__file__).resolve().parent / "embedded"
 EMBEDDED_BASE = EMBEDDED_DIR / "tiny-base"
 EMBEDDED_ADAPTER = EMBEDDED_DIR / "facellm-tiny"
+
+
+REAL_BASE = "OpenGVLab/InternVL3-1B-hf"
+REAL_CHECKPOINTS = {"FaceLLM-1B": "Idiap/FaceLLM-1B#model"}  # beside it, where there is a GPU
 
 
 class RemoteServer(BaseModel):
@@ -96,8 +102,26 @@ class Settings(BaseSettings):
 
     @property
     def base_checkpoint(self) -> str:
-        """The base model to load: the embedded one where none is named."""
-        return str(EMBEDDED_BASE) if self.base_model == "auto" else self.base_model
+        """The base model to load; where none is named, InternVL3-1B on a GPU and the embedded one without."""
+        if self.base_model != "auto":
+            return self.base_model
+        return REAL_BASE if self.uses_gpu else str(EMBEDDED_BASE)
+
+    @property
+    def all_checkpoints(self) -> dict[str, str]:
+        """The whole models beside the base: those of the settings, and FaceLLM beside the InternVL3 of a GPU."""
+        return (REAL_CHECKPOINTS if self.base_model == "auto" and self.uses_gpu else {}) | self.checkpoints
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether models go to a GPU; asked of the driver, since torch takes seconds to import."""
+        return self.device == "cuda" or (self.device == "auto" and has_gpu())
+
+    @property
+    def embedded(self) -> "Settings":
+        """The same settings with the embedded pair of models."""
+        chosen = {"base_model": str(EMBEDDED_BASE), "adapter": str(EMBEDDED_ADAPTER), "checkpoints": {}}
+        return self.model_copy(update=chosen)
 
     @property
     def adapter_path(self) -> Path | None:
@@ -108,7 +132,7 @@ class Settings(BaseSettings):
         if self.adapter == "none":
             return None
         if self.adapter == "auto":
-            return EMBEDDED_ADAPTER if self.base_model == "auto" else None
+            return EMBEDDED_ADAPTER if self.base_checkpoint == str(EMBEDDED_BASE) else None
         return Path(self.adapter)
 
     @property
@@ -118,6 +142,17 @@ class Settings(BaseSettings):
             return None
         path = self.adapter_path.absolute()
         return path.parent.name if path.name == "adapter" else path.name
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver knows of a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 def load_settings() -> Settings:
@@ -133,7 +168,7 @@ def load_settings() -> Settings:
         name = ".".join(str(part) for part in first["loc"])
         raise ConfigError(
             f"The setting {name} is not usable ({first['msg']}; found {first['input']!r}). "
-            f"Correct it in {CONFIG_FILE.name} or in the variable FACELLM_{name.upper()}."
+            f"Correct it in {CONFIG_FILE.name} or in the variable FACELLM_{name.partition('.')[0].upper()}."
         ) from error
     except (yaml.YAMLError, KeyError) as error:
         raise ConfigError(f"{CONFIG_FILE.name} cannot be read: {error}. Expected the sections card and app.") from error

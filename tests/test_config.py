@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from facellm.config import CONFIG_FILE, EMBEDDED_ADAPTER, EMBEDDED_BASE, Settings, load_settings
+from facellm.config import CONFIG_FILE, EMBEDDED_ADAPTER, EMBEDDED_BASE, RemoteServer, Settings, load_settings
 from facellm.errors import ConfigError
 
 
@@ -43,3 +43,44 @@ def test_bad_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str,
         load_settings()
     assert value in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_gpu_the_embedded_pair_is_the_default() -> None:
+    settings = load_settings()
+    on_cpu = settings.model_copy(update={"device": "cpu"})
+    assert on_cpu.base_checkpoint == str(EMBEDDED_BASE)
+    assert on_cpu.adapter_path == EMBEDDED_ADAPTER
+    assert on_cpu.all_checkpoints == {}
+
+
+def test_with_a_gpu_facellm_stands_beside_its_internvl3() -> None:
+    settings = load_settings().model_copy(update={"device": "cuda"})
+    assert settings.base_checkpoint == "OpenGVLab/InternVL3-1B-hf"
+    assert list(settings.all_checkpoints) == ["FaceLLM-1B"]
+    assert settings.adapter_path is None
+    instead = settings.embedded
+    assert (instead.base_checkpoint, instead.adapter_path) == (str(EMBEDDED_BASE), EMBEDDED_ADAPTER)
+    assert instead.all_checkpoints == {}
+    named = settings.model_copy(update={"base_model": "some/other"})
+    assert (named.base_checkpoint, named.all_checkpoints) == ("some/other", {})
+
+
+def test_a_key_is_read_when_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = RemoteServer(base_url="http://127.0.0.1:1/v1", model="m", key_variable="MY_SERVERS_KEY")
+    with pytest.raises(ConfigError, match="MY_SERVERS_KEY, which is to hold the key for http://127.0.0.1:1/v1, is not"):
+        _ = server.api_key
+    monkeypatch.setenv("MY_SERVERS_KEY", "secret")
+    assert server.api_key == "secret"
+    assert "secret" not in repr(server)
+    assert RemoteServer(base_url="http://127.0.0.1:1/v1", model="m").api_key is None
+
+
+def test_remotes_and_checkpoints_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACELLM_REMOTES", '{"vllm": {"base_url": "http://127.0.0.1:8000/v1", "model": "facellm"}}')
+    monkeypatch.setenv("FACELLM_CHECKPOINTS", '{"FaceLLM-8B": "Idiap/FaceLLM-8B"}')
+    settings = load_settings()
+    assert settings.remotes["vllm"].model == "facellm"
+    assert settings.checkpoints == {"FaceLLM-8B": "Idiap/FaceLLM-8B"}
+    monkeypatch.setenv("FACELLM_REMOTES", '{"vllm": {"url": "x"}}')
+    with pytest.raises(ConfigError, match="FACELLM_REMOTES"):
+        load_settings()
