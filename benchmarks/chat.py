@@ -1,115 +1,239 @@
-"""How fast the chat answers, beside plain `generate` in the same run: python benchmarks/chat.py [--json] [--quick].
+"""How fast the chat answers, beside plain `generate` in the same run.
+
+    python benchmarks/chat.py [--json] [--quick] [--size tiny|1B|8B] [--device auto|cpu|cuda]
 
 Greedy answers of a fixed length (no early end), so that every way writes the same number of tokens. Ways are timed in
-turns and compared as ratios, because the machine's own speed changes from minute to minute.
+turns and compared as ratios, because the machine's own speed changes from minute to minute. `--size 1B` and `8B` are
+InternVL3's true sizes with random weights (benchmarks/geometry.py), in bfloat16; the tiny model is the embedded one.
 """
 
 import argparse
 import itertools
 import json
+import resource
 import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from geometry import SIZES, save_random
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 from transformers.utils.logging import disable_progress_bar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from facellm import tiny
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE
+from facellm.errors import BusyError
 from facellm.faces import render, sample
 from facellm.model import ChatModel, Request, Sampling, Turn, messages
 
 QUESTION = "Describe the expression and emotion of the image based on the visual information."
+TARGETS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
+USERS = 8
+# Of one run: how often the first token, and how often each way is timed; tokens of each answer.
+WORK = {"tiny": (60, 12, 160), "1B": (4, 4, 48), "8B": (4, 4, 48)}
+QUICK = {"tiny": (15, 3, 48), "1B": (1, 1, 8), "8B": (1, 1, 8)}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: well under a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions")
+    parser.add_argument("--size", choices=["tiny", *SIZES], default="tiny", help="of the model")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     options = parser.parse_args()
-    asks, rounds, tokens = (15, 3, 48) if options.quick else (100, 20, 160)
     disable_progress_bar()
+    asks, rounds, tokens = (QUICK if options.quick else WORK)[options.size]
     with tempfile.TemporaryDirectory() as folder:
-        base, adapter = checkpoint_and_adapter(Path(folder))
-        base = never_ending(base, Path(folder))
-        with ChatModel.load(base) as model:
-            model.add_adapter("tuned", adapter)
-            figures = {
-                "model": "embedded" if EMBEDDED_BASE.exists() else "untrained tiny",
-                "device": str(model.device),
-                "asks": asks,
-                "rounds": rounds,
-                "tokens_each": tokens,
-                **first_token(model, asks),
-                **throughput(model, PlainGenerate(base, model.device), tokens, rounds),
-            }
-    show(figures, as_json=options.json)
+        base, adapter = checkpoint_and_adapter(Path(folder), options.size)
+        figures = measure(base, adapter, options.device, asks, rounds, tokens)
+    show({"size": options.size} | figures, as_json=options.json)
 
 
-def checkpoint_and_adapter(folder: Path) -> tuple[Path, Path]:
-    """The embedded pair where it has been built, else an untrained model with a random adapter."""
-    if EMBEDDED_BASE.exists() and EMBEDDED_ADAPTER.exists():
-        return EMBEDDED_BASE, EMBEDDED_ADAPTER
-    tiny.save_untrained(folder / "base")
-    targets = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-    model = AutoModelForImageTextToText.from_pretrained(folder / "base")
-    get_peft_model(model, LoraConfig(r=16, target_modules=targets)).save_pretrained(str(folder / "adapter"))
-    return folder / "base", folder / "adapter"
+def measure(base: Path, adapter: Path, device: Any, asks: int, rounds: int, tokens: int) -> dict[str, Any]:
+    """All figures of one model."""
+    before = memory(device)
+    with ChatModel.load(base, device=device, queue_limit=USERS) as model:
+        model.add_adapter("tuned", adapter)
+        own = model._models[None].model
+        figures: dict[str, Any] = {
+            "device": str(model.device),
+            "dtype": str(own.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "tokens_each": tokens,
+            **first_token(model, asks),
+            "vision_calls_a_turn": vision_calls(model),
+        }
+        stream_of(model, face_number(1), None, "tuned", tokens=tokens)
+        figures["peak_memory_over_weights"] = (memory(device) - before) / model.memory().weights
+        figures |= many_users(model, max(8, tokens // 2))
+        plain = PlainGenerate(base, model.device, own.dtype)
+        figures |= throughput(model, plain, tokens, rounds)
+        figures["base_pane_equals_generate"] = equal_answers(model, plain, None, tokens)
+        plain.merge(adapter)
+        figures["adapter_pane_equals_merged"] = equal_answers(model, plain, "tuned", tokens)
+    return figures
 
 
-def never_ending(checkpoint: Path, folder: Path) -> Path:
-    """A copy of the checkpoint with an end-of-turn token that cannot come, so that all answers are equally long."""
-    copy = shutil.copytree(checkpoint, folder / "never-ending")
+def checkpoint_and_adapter(folder: Path, size: str) -> tuple[Path, Path]:
+    """A checkpoint whose answers never end, and an adapter of rank 16 for it."""
+    if size == "tiny":
+        return never_ending(EMBEDDED_BASE, folder), EMBEDDED_ADAPTER
+    base = never_ending(save_random(folder / "random", size), folder, move=True)
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    tuned = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules=TARGETS))
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    tuned.save_pretrained(str(folder / "adapter"))
+    return base, folder / "adapter"
+
+
+def never_ending(checkpoint: Path, folder: Path, *, move: bool = False) -> Path:
+    """The checkpoint with an end-of-turn token that cannot come, so that all answers are equally long."""
+    copy = folder / "never-ending"
+    if move:
+        checkpoint.rename(copy)
+    else:
+        shutil.copytree(checkpoint, copy)
     settings = copy / "generation_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": [10**9]}))
     return copy
 
 
-def question(face: Image.Image, adapter: str | None = None, *, tokens: int) -> Request:
+def memory(device: str) -> int:
+    """The most bytes that this process has ever used, on the GPU if that is where models go."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def face_number(seed: int) -> Image.Image:
+    """A face that fills one tile."""
+    return render(sample(seed), 448)
+
+
+def question(face: Image.Image, adapter: str | None, *, tokens: int, text: str = QUESTION) -> Request:
     """One question about a face, to be answered in so many tokens."""
-    return Request((Turn("user", QUESTION, (face,)),), adapter, Sampling(max_new_tokens=tokens))
+    return Request((Turn("user", text, (face,)),), adapter, Sampling(max_new_tokens=tokens))
+
+
+def stream_of(model: ChatModel, face: Image.Image, *adapters: str | None, tokens: int) -> list[tuple[str, ...]]:
+    """All updates of a pane for each adapter."""
+    return list(model.stream([question(face, adapter, tokens=tokens) for adapter in adapters]))
 
 
 def first_token(model: ChatModel, asks: int) -> dict[str, float]:
     """Seconds until both panes of a new face have begun, warm."""
     seconds = []
-    for seed in range(asks + 3):  # the first three warm up
-        face = render(sample(seed))
-        requests = [question(face, tokens=4), question(face, "tuned", tokens=4)]
+    for seed in range(asks + 2):  # the first two warm up
+        face = face_number(seed)
         started = time.perf_counter()
-        answers = model.stream(requests)
-        next(texts for texts in answers if any(texts))
+        answers = model.stream([question(face, adapter, tokens=4) for adapter in (None, "tuned")])
+        next(texts for texts in answers if all(texts))
         seconds.append(time.perf_counter() - started)
         for _ in answers:
             pass
-    seconds = sorted(seconds[3:])
+    return spread("first_token", seconds[2:])
+
+
+def spread(name: str, seconds: list[float]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    ordered = sorted(seconds)
     return {
-        "first_token_median_s": statistics.median(seconds),
-        "first_token_p95_s": seconds[min(len(seconds) - 1, round(0.95 * (len(seconds) - 1)))],
+        f"{name}_median_s": statistics.median(ordered),
+        f"{name}_p95_s": ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))],
+    }
+
+
+@contextmanager
+def counted(kind: type) -> Iterator[Counter[type]]:
+    """Count the calls of a kind of module meanwhile."""
+    calls: Counter[type] = Counter()
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: calls.update([type(module)]) if isinstance(module, kind) else None
+    )
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def vision_calls(model: ChatModel) -> int:
+    """Calls of the vision tower for two panes about a new face, a second turn, and the face once more."""
+    face = face_number(4242)
+    with counted(InternVLVisionModel) as calls:
+        (first, _), *_ = [stream_of(model, face, None, "tuned", tokens=2)[-1]]
+        later = (Turn("user", QUESTION, (face,)), Turn("assistant", first), Turn("user", "And the hair?"))
+        list(model.stream([Request(later, None, Sampling(max_new_tokens=2))]))
+        stream_of(model, face.copy(), None, tokens=2)
+    return sum(calls.values())
+
+
+def many_users(model: ChatModel, tokens: int) -> dict[str, Any]:
+    """Eight visitors with two panes each ask at once; each is answered as if alone, and the ninth gets a sentence."""
+    asked = [
+        [
+            question(face_number(100 + user), adapter, tokens=tokens, text=f"{QUESTION} {user}")
+            for adapter in (None, "tuned")
+        ]
+        for user in range(USERS)
+    ]
+    alone = [model.replies(requests) for requests in asked]
+    begin, waits = threading.Barrier(USERS), [0.0] * USERS
+    refused = 0
+
+    def visit(user: int) -> list[str]:
+        begin.wait()
+        started = time.perf_counter()
+        last: tuple[str, ...] = ()
+        for last in model.stream(asked[user]):
+            if not waits[user] and all(last):
+                waits[user] = time.perf_counter() - started
+        return list(last)
+
+    with ThreadPoolExecutor(USERS) as visitors:
+        running = [visitors.submit(visit, user) for user in range(USERS)]
+        while model.pending < USERS and not all(future.done() for future in running):
+            time.sleep(0.001)
+        try:
+            next(model.stream([question(face_number(1), None, tokens=1)]))
+        except BusyError:
+            refused = 1
+        together = [future.result() for future in running]
+    return {
+        **spread("first_token_of_8_users", waits),
+        "8_users_answers_equal_alone": sum(a == b for a, b in zip(together, alone, strict=True)) / USERS,
+        "past_the_limit_refused": refused,
     }
 
 
 class PlainGenerate:
     """transformers alone: the processor and `generate`, as a script would call them."""
 
-    def __init__(self, checkpoint: Path, device: torch.device) -> None:
+    def __init__(self, checkpoint: Path, device: torch.device, dtype: torch.dtype) -> None:
         self._processor = AutoProcessor.from_pretrained(checkpoint)
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self._model: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype, device_map={"": device})
 
+    def merge(self, adapter: Path) -> None:
+        """Answer as the adapter from now on."""
+        self._model = PeftModel.from_pretrained(self._model, adapter).merge_and_unload()
+
     def reply(self, request: Request, tokens: int) -> str:
-        """The answer with its special tokens."""
+        """The answer."""
         inputs = self._processor.apply_chat_template(
             messages(request.conversation),
             add_generation_prompt=True,
@@ -118,26 +242,31 @@ class PlainGenerate:
             return_tensors="pt",
         ).to(self._model.device, self._model.dtype)
         output = self._model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
-        return str(self._processor.decode(output[0, inputs["input_ids"].shape[1] :]))
+        return str(self._processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def equal_answers(model: ChatModel, plain: PlainGenerate, adapter: str | None, tokens: int) -> float:
+    """The share of some prompts to which both ways give the same answer, token by token."""
+    prompts = [question(face_number(500 + number), adapter, tokens=tokens) for number in range(4)]
+    pairs = zip(model.replies(prompts), (plain.reply(prompt, tokens) for prompt in prompts), strict=True)
+    return sum(ours.rstrip("\ufffd") == theirs.rstrip("\ufffd") for ours, theirs in pairs) / len(prompts)
 
 
 def throughput(model: ChatModel, plain: PlainGenerate, tokens: int, rounds: int) -> dict[str, float]:
     """Tokens a second of each way to answer, and the ratios that matter."""
-
-    def stream(face: Image.Image, *adapters: str | None) -> list[tuple[str, ...]]:
-        return list(model.stream([question(face, adapter, tokens=tokens) for adapter in adapters]))
-
     ways: dict[str, Callable[[Image.Image], Any]] = {
-        "two_panes_one_batch": lambda face: stream(face, None, "tuned"),
-        "two_panes_two_passes": lambda face: stream(face, None) + stream(face, "tuned"),
-        "one_pane": lambda face: stream(face, None),
-        "plain_generate": lambda face: plain.reply(question(face, tokens=tokens), tokens),
+        "two_panes_one_batch": lambda face: stream_of(model, face, None, "tuned", tokens=tokens),
+        "two_panes_two_passes": lambda face: [
+            stream_of(model, face, adapter, tokens=tokens) for adapter in (None, "tuned")
+        ],
+        "one_pane": lambda face: stream_of(model, face, None, tokens=tokens),
+        "plain_generate": lambda face: plain.reply(question(face, None, tokens=tokens), tokens),
     }
     seeds = itertools.count(1_000_000)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, run in ways.items():
-            face = render(sample(next(seeds)))  # one that no way has seen; drawing it is not timed
+            face = face_number(next(seeds))  # one that no way has seen; drawing it is not timed
             started = time.perf_counter()
             run(face)
             times[name].append(time.perf_counter() - started)

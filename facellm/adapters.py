@@ -107,7 +107,7 @@ class AdapterSet:
         slot = f"{self._added}"
         try:
             for module, linear in linears.items():
-                self._beside(module, linear).add(slot, *_matrices(adapter, module, linear))
+                self._beside(module, linear).add(slot, *_matrices(adapter, module, linear, self._base.dtype))
         except BaseException:  # such as a full memory: nothing of it stays
             self._take_out(slot)
             raise
@@ -145,11 +145,10 @@ class AdapterSet:
         return gated
 
 
-def _matrices(adapter: _Adapter, module: str, linear: nn.Linear) -> tuple[Tensor, Tensor]:
-    """A and the scaled B of a module, where the base's weights are, and of their type."""
+def _matrices(adapter: _Adapter, module: str, linear: nn.Linear, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A and the scaled B of a module, where the base's weights are, and of the type in which the base computes."""
     down, up = adapter.pair(module)
     assert down is not None and up is not None  # _check_fits has seen to it
-    kind = linear.weight.dtype if linear.weight.is_floating_point() else torch.bfloat16  # quantized
     scaled = up.float() * adapter.scale(module, len(down))
     return down.to(linear.weight.device, kind), scaled.to(linear.weight.device, kind)
 

@@ -27,7 +27,7 @@ from facellm.sources import find_source
 
 Quantization = Literal["none", "8bit", "4bit"]
 # Left as they are: the tower is small beside the language model and sees fine detail, and the head decides the words.
-_NOT_QUANTIZED = ["vision_tower", "multi_modal_projector", "lm_head"]
+_NOT_QUANTIZED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
 def load_checkpoint(

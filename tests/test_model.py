@@ -23,10 +23,13 @@ from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Model
 
 from facellm.__main__ import main
-from facellm.config import ROOT
+from facellm.attributes import is_right
+from facellm.checkpoint import Quantization
+from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE, ROOT
 from facellm.conversation import as_plain_text
+from facellm.data import Attribute
 from facellm.errors import BusyError, ModelError
-from facellm.faces import render, sample
+from facellm.faces import EVALUATION_SEEDS, render, sample
 from facellm.inputs import ImageFeatures, prompt_tokens
 from facellm.model import ChatModel, Request, Sampling, Turn, messages
 from facellm.row_text import RowText
@@ -558,6 +561,33 @@ def test_a_checkpoint_that_is_missing_foreign_or_incomplete_is_refused(checkpoin
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match="1 tensors are missing"):
         ChatModel.load(folder)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+def test_a_quantized_base_is_smaller_and_answers_beside_its_adapters(kind: Quantization) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    right = {}
+    with (
+        ChatModel.load(EMBEDDED_BASE, device="cpu") as full,
+        ChatModel.load(EMBEDDED_BASE, device="cpu", quantization=kind) as small,
+    ):
+        linears = [
+            module
+            for module in small._models[None].model.modules()
+            if type(module).__module__.startswith("bitsandbytes")
+        ]
+        assert len(linears) == 7 * 4, "the language model's linear layers alone"
+        assert small.memory().weights < full.memory().weights
+        for name, model in (("full", full), ("small", small)):
+            model.add_adapter("tuned", EMBEDDED_ADAPTER)
+            asked = [(sample(number), Attribute.POSE) for number in EVALUATION_SEEDS[:12]]
+            requests = [ask(render(face), attribute.question, adapter="tuned") for face, attribute in asked]
+            replies = model.replies(requests)
+            right[name] = sum(
+                is_right(face, attribute, text) for (face, attribute), text in zip(asked, replies, strict=True)
+            )
+    assert right["small"] >= 10, "it still knows what it is asked"
 
 
 def test_a_checkpoint_in_a_subfolder(checkpoint: Path) -> None:
