@@ -341,7 +341,8 @@ def page(app: App, browser: Any) -> Iterator[Any]:
     yield with_errors
     with_errors.close()
     app.wait_until_free()
-    assert problems == []
+    # A page that is left while it still asks for something notes that this was cut off.
+    assert [text for text in problems if "AbortError" not in text and "Connection errored out" not in text] == []
 
 
 LOCAL = ("http://127.0.0.1:", "data:", "blob:")
@@ -354,7 +355,6 @@ def open_page(page: Any, url: str) -> None:
     if page.is_visible("#chat-notice"):
         page.click("text=I understand")
     page.wait_for_selector(".chat-pane .placeholder")
-    page.wait_for_load_state("networkidle")  # what the page asks for at first has come
 
 
 def pick(page: Any, number: int) -> None:
