@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,9 +26,12 @@ CHROMIUM_FLAGS = [
 
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty data directory, named in FACELLM_DATA_DIR so that subprocesses use it too."""
+    """An empty data directory, named in FACELLM_DATA_DIR so that subprocesses use it too, and a free port for them."""
     folder = tmp_path / "data"
     monkeypatch.setenv("FACELLM_DATA_DIR", str(folder))
+    with socket.socket() as probe:  # an app on the usual port must not be in the way
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("GRADIO_SERVER_PORT", str(probe.getsockname()[1]))
     return folder
 
 

@@ -109,7 +109,7 @@ def test_the_whole_loop(page: Any, studio: Studio) -> None:
     assert any("A newcomer wrote this." in answer for answer in answers), "the edited text is what is learnt"
 
     page.get_by_role("button", name="Chat with it").click()
-    page.locator("#chat-panes").get_by_text("first", exact=True).first.wait_for(timeout=10_000)
+    page.locator("#chat-beside").get_by_text("first", exact=True).first.wait_for(timeout=10_000)
     base, tuned = ask_expression(page)
     assert base == before, "fine-tuning leaves the base as it was"
     assert tuned not in ("", base)
@@ -186,7 +186,7 @@ def test_a_taken_port_is_one_line_before_anything_is_written(studio: Studio, dat
 def test_private_things_are_not_endpoints(studio: Studio) -> None:
     with urllib.request.urlopen(f"{studio.url}/gradio_api/info") as response:
         endpoints = json.load(response)["named_endpoints"]
-    assert list(endpoints) == ["/ask"]
+    assert list(endpoints) == ["/ask", "/compare"]
 
 
 @pytest.mark.parametrize("pattern", ["studio.db", "seed_truth.jsonl", "images/*/*.png"])
