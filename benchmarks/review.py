@@ -11,7 +11,6 @@ painted, and until the server has acknowledged the decision (which by then is sy
 import argparse
 import json
 import os
-import shutil
 import socket
 import statistics
 import sys
@@ -25,11 +24,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gradio as gr  # noqa: E402 - after the path to this checkout
-
-try:
-    from playwright.sync_api import Page, sync_playwright
-except ModuleNotFoundError:
-    sys.exit("Playwright is not installed, and without it no browser can be driven. Install it: make setup")
+from chromium import laptop_page  # noqa: E402
 
 from annotation.review_tab import build_review_tab  # noqa: E402
 from annotation.seed import seed  # noqa: E402
@@ -38,13 +33,6 @@ from annotation.store import Store  # noqa: E402
 TARGET_MS = 150  # median from key to paint
 FACES = {"quick": 36, "full": 150}  # a third of them pending, eight pairs each
 KEYS = {"quick": 60, "full": 300}
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-]
 
 # Listens before the desk does. A message sent in an animation frame arrives after that frame was painted.
 MEASURE = """() => {
@@ -114,23 +102,17 @@ def served_desk(faces: int) -> Iterator[str]:
 
 def press_keys(url: str, count: int) -> list[dict[str, Any]]:
     """Press A and R in turn, each after the one before was measured: [{paint, ack, newFace}], milliseconds."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("No Chromium was found, and without a browser nothing can be measured (Debian: apt install chromium).")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 1366, "height": 768})
+    with laptop_page() as page:
         page.goto(url)
         page.wait_for_selector(".desk[data-state=showing]")
         page.evaluate(MEASURE)
         for number in range(count):
             press(page, "ar"[number % 2], number + 1)
         measured: list[dict[str, Any]] = page.evaluate("measured")
-        browser.close()
     return measured
 
 
-def press(page: Page, key: str, expected: int) -> None:
+def press(page: Any, key: str, expected: int) -> None:
     """Press a key and wait until it was measured."""
     page.keyboard.press(key)
     page.wait_for_function("count => measured.length === count", arg=expected, timeout=10_000)

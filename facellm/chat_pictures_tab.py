@@ -59,7 +59,7 @@ class Pictures:
         image = self.open(file)
         shown = image.copy()
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        picture = Picture(image, save_pil_to_cache(shown, self.cache, name="picture", format="webp"))
+        picture = Picture(image, save_pil_to_cache(shown, self.cache, name="picture", format="jpeg"))
         self._uploaded(file).unlink(missing_ok=True)
         return picture
 

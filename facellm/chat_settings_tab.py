@@ -21,7 +21,7 @@ def build_settings(chat: ChatEvents, session: gr.State, models: gr.Dropdown, pan
     """Build the fold with its events inside the open Gradio context."""
     usual = chat.usual
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    with gr.Accordion("How they answer", open=False, elem_id="chat-settings"):
+    with gr.Accordion("How they answer", open=False, elem_id="chat-settings") as fold:
         whom = gr.Dropdown([ALL], value=ALL, label="For", elem_id="chat-whom")
         temperature = gr.Slider(0, 2, usual.temperature, step=0.1, label="Temperature")
         top_p = gr.Slider(0.05, 1, usual.top_p, step=0.05, label="Top-p")
@@ -66,8 +66,7 @@ def build_settings(chat: ChatEvents, session: gr.State, models: gr.Dropdown, pan
     same.click(make_same, [session, models], [whom, *numbers, same, *panes], **quiet)
     models.change(whose, [models, whom], whom, **quiet)
     marking.input(chat.mark, [session, models, marking], panes, **quiet)
-    gr.on(None, lambda: _memory(chat), None, memory, **quiet)  # when the page is loaded
-    panes[0].change(lambda: _memory(chat), None, memory, show_progress="hidden", api_visibility="private")
+    fold.expand(lambda: _memory(chat), None, memory, show_progress="hidden", api_visibility="private")
 
 
 def _memory(chat: ChatEvents) -> Any:

@@ -1,8 +1,8 @@
 """The Chat tab: one question about a face, answered side by side, in a blind test, or all eight questions in a table.
 
 `build_chat_tab` is called inside an open `gr.Tab`; its styles are in chat.css. The one surprising fact: there are
-always four panes, most of them hidden, because Gradio's events name their outputs when the page is built; and each
-button has a listener for each of the three modes, of which only the one that is on does anything.
+always four panes, most of them hidden, because Gradio's events name their outputs when the page is built. For the same
+reason a question updates the parts of all three modes, of which two stay as they are.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -126,9 +126,11 @@ def build_chat_tab(
     groups = [(SIDE_BY_SIDE, beside), (BLIND, blind.group), (BLIND, ranking_group), (EIGHT, eight)]
     shown_in = [name for name, _ in groups]
     mode.change(partial(_choose_mode, shown_in), [session, mode], [group for _, group in groups], **_QUIET)
-    _connect_side_by_side(chat, page, list(senders))
-    _connect_blind(BlindEvents(chat, book, settings), page, blind, ranking, export)
-    _connect_eight(EightEvents(chat), page, shown_table)
+    testing, all_eight = BlindEvents(chat, book, settings), EightEvents(chat)
+    _connect_questions(chat, testing, all_eight, page, [page.panes, blind.shown, [shown_table]])
+    _connect_panes(chat, page, list(senders))
+    _connect_votes(testing, page, blind, ranking, export)
+    page.clear.click(lambda: table([], []), None, shown_table, **_QUIET)
     page.box.stop(chat.stop, session, None, queue=False, **_QUIET)
     faces.select(chat.pick, page.box, [page.box, faces], **_QUIET)
     models.focus(chat.offer, None, models, **_QUIET)
@@ -152,24 +154,33 @@ def _choose_mode(shown_in: Sequence[str], session: ChatSession, mode: str) -> li
     return [gr.update(visible=name == mode) for name in shown_in]
 
 
-def _only_in(mode: str, event: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:
-    """The event where its mode is on, else nothing."""
+def _connect_questions(
+    chat: ChatEvents, testing: BlindEvents, all_eight: EightEvents, page: _Page, parts: Sequence[Sequence[Any]]
+) -> None:
+    """Send and the topics ask in the mode that is on: one listener for all modes, since each would be a request."""
+    shown = [component for part in parts for component in part] + page.controls
+    sizes = [len(part) for part in parts]
+    sent = (chat.answer, testing.answer, all_eight.answer)
+    page.box.submit(_in_its_mode(sent, sizes), page.asked, shown, **_QUIET)
+    for topic, button in page.topics.items():
+        pressed = (partial(chat.answer_topic, topic), partial(testing.answer, attribute=topic), all_eight.answer)
+        button.click(_in_its_mode(pressed, sizes), page.asked, shown, **_QUIET)
 
-    def listener(session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Any]:
-        if session.mode == mode:
-            yield from event(session, chosen, value)
-        else:
-            yield [gr.skip()] * outputs
+
+def _in_its_mode(events: Sequence[Callable[..., Iterator[Any]]], sizes: Sequence[int]) -> Callable[..., Iterator[Any]]:
+    """The event of the mode that is on. It updates its own part of the page and the controls; other parts stay."""
+
+    def listener(session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[list[Any]]:
+        number = MODES.index(session.mode)
+        before, own, after = sum(sizes[:number]), sizes[number], sum(sizes[number + 1 :])
+        for updates in events[number](session, chosen, value):
+            yield [*[gr.skip()] * before, *updates[:own], *[gr.skip()] * after, *updates[own:]]
 
     return listener
 
 
-def _connect_side_by_side(chat: ChatEvents, page: _Page, senders: list[gr.Button]) -> None:
+def _connect_panes(chat: ChatEvents, page: _Page, senders: list[gr.Button]) -> None:
     shown = [*page.panes, *page.controls]
-    page.box.submit(_only_in(SIDE_BY_SIDE, chat.answer, len(shown)), page.asked, shown, **_QUIET)
-    for topic, button in page.topics.items():
-        event = partial(chat.answer_topic, topic)
-        button.click(_only_in(SIDE_BY_SIDE, event, len(shown)), page.asked, shown, **_QUIET)
     for number, (pane, sender) in enumerate(zip(page.panes, senders, strict=True)):
         pane.retry(partial(chat.again, number), page.asked, shown, **_QUIET)
         pane.edit(_edited(chat, number), page.asked, shown, **_QUIET)
@@ -186,26 +197,14 @@ def _edited(chat: ChatEvents, pane: int) -> Callable[..., Iterator[Any]]:
     return listener
 
 
-def _connect_blind(
+def _connect_votes(
     blind: BlindEvents, page: _Page, parts: BlindParts, ranking: gr.HTML, export: gr.DownloadButton
 ) -> None:
-    shown = [*parts.shown, *page.controls]
-    page.box.submit(_only_in(BLIND, blind.answer, len(shown)), page.asked, shown, **_QUIET)
-    for topic, button in page.topics.items():
-        event = partial(blind.answer, attribute=topic)
-        button.click(_only_in(BLIND, event, len(shown)), page.asked, shown, **_QUIET)
     for outcome, button in zip(VERDICTS, parts.verdicts, strict=True):
         button.click(partial(blind.vote, outcome), page.session, [*parts.shown, ranking], **_QUIET)
     page.clear.click(blind.clear, page.session, parts.shown, **_QUIET)
     gr.on(None, blind.ranking, None, ranking, **_QUIET)  # when the page is loaded
     export.click(blind.export, None, export, **_QUIET)
-
-
-def _connect_eight(eight: EightEvents, page: _Page, shown_table: gr.HTML) -> None:
-    shown = [shown_table, *page.controls]
-    listener = _only_in(EIGHT, eight.answer, len(shown))
-    gr.on([page.box.submit, *(button.click for button in page.topics.values())], listener, page.asked, shown, **_QUIET)
-    page.clear.click(lambda: table([], []), None, shown_table, **_QUIET)
 
 
 def _bar() -> tuple[gr.MultimodalTextbox, gr.HTML, gr.Button, dict[Attribute, gr.Button]]:
