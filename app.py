@@ -131,15 +131,21 @@ def load_model(settings: Settings) -> tuple[Settings, ChatModel | None]:
 
 
 def remotes(settings: Settings) -> list[RemoteModel]:
-    """The models of other servers.
+    """The models of other servers, and the adapters that these have loaded; what fails there is said and left out.
 
     Raises:
         FaceLLMError: a key is missing, or an address is none.
     """
-    return [
-        RemoteModel(name, base_url=server.base_url, model=server.model, api_key=server.api_key)
-        for name, server in settings.remotes.items()
-    ]
+    found = []
+    for name, server in settings.remotes.items():
+        base = RemoteModel(name, base_url=server.base_url, model=server.model, api_key=server.api_key)
+        found.append(base)
+        for adapter, path in server.adapters.items():
+            try:
+                found.append(base.load_adapter(adapter, path))
+            except FaceLLMError as error:  # the server may be down today, or the adapter have no effect there
+                print(error, file=sys.stderr, flush=True)
+    return found
 
 
 def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Blocks:
@@ -187,8 +193,10 @@ def take_snapshot(settings: Settings, store: Store, name: str) -> jobs.SnapshotR
 
 def first_choice(settings: Settings) -> list[str]:
     """Who answers until a visitor chooses: the base, beside what was made of it."""
+    if settings.is_remote_only:
+        return list(settings.remotes)
     own = [] if settings.adapter_name is None else [settings.adapter_name]
-    return [*[BASE, *settings.all_checkpoints, *own][:2], *([*settings.remotes] if settings.is_remote_only else [])]
+    return [BASE, *settings.all_checkpoints, *own][:2]
 
 
 def send_to_review(store: Store, name: str, source: str, exchange: Exchange, earlier: Sequence[Exchange]) -> str:

@@ -35,6 +35,9 @@ class RemoteServer(BaseModel):
     base_url: str = Field(min_length=1, description="Such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name there.")
     key_variable: str | None = Field(default=None, description="The environment variable that holds the key.")
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="LoRA adapters that it is to load, by name: paths on that server (vLLM)."
+    )
 
     @property
     def api_key(self) -> str | None:
@@ -102,8 +105,8 @@ class Settings(BaseSettings):
 
     @property
     def base_checkpoint(self) -> str:
-        """The base model to load; where none is named, InternVL3-1B on a GPU and the embedded one without."""
-        if self.base_model != "auto":
+        """The base model to load or to train; where none is named, InternVL3-1B on a GPU, else the embedded one."""
+        if self.base_model not in ("auto", "none"):
             return self.base_model
         return REAL_BASE if self.uses_gpu else str(EMBEDDED_BASE)
 

@@ -1,16 +1,24 @@
 """What app.py puts together, without a browser: which adapters answer, and what it says at the start."""
 
+import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from openai_server import BASE_MODEL, OpenAIServer
 from rendered_examples import make_examples
 
 import app
+from annotation.models import Status
+from annotation.store import Store
 from facellm import jobs
-from facellm.config import EMBEDDED_ADAPTER, ROOT, load_settings
+from facellm.chat_session import Exchange, Picture
+from facellm.config import EMBEDDED_ADAPTER, ROOT, RemoteServer, load_settings
+from facellm.conversation import Sampling
+from facellm.faces import render, sample
 
 
 def test_a_runs_adapter_is_called_like_the_run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +55,41 @@ def test_a_missing_adapter_is_said_at_the_start(data_dir: Path) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"error: The setting adapter names {missing}, which has no adapter_config.json.")
     assert not data_dir.exists()
+
+
+def test_remote_models_and_their_adapters_are_panes(capsys: pytest.CaptureFixture[str]) -> None:
+    with OpenAIServer() as server:
+        known = RemoteServer(base_url=server.base_url, model=BASE_MODEL, adapters={"tuned": "/adapters/tuned"})
+        settings = load_settings().model_copy(update={"base_model": "none", "remotes": {"far away": known}})
+        assert [remote.name for remote in app.remotes(settings)] == ["far away", "tuned"]
+        assert app.load_model(settings) == (settings, None)
+        assert app.first_choice(settings) == ["far away"]
+    again = [remote.name for remote in app.remotes(settings)]
+    assert again == ["far away"], "its server is down today, and the app starts all the same"
+    assert server.base_url in capsys.readouterr().err
+
+
+def test_an_adapter_without_effect_is_no_pane(capsys: pytest.CaptureFixture[str]) -> None:
+    with OpenAIServer() as server:
+        server.adapter_shift = 0.0
+        known = RemoteServer(base_url=server.base_url, model=BASE_MODEL, adapters={"tuned": "/adapters/tuned"})
+        settings = load_settings().model_copy(update={"remotes": {"far away": known}})
+        assert [remote.name for remote in app.remotes(settings)] == ["far away"]
+    assert "tuned" in capsys.readouterr().err
+
+
+def test_what_is_sent_to_review_waits_there_with_its_provenance(data_dir: Path) -> None:
+    picture = Picture(render(sample(5)), "shown.jpg")
+    asked = Exchange("Is this a hat?", (picture,), answer=" No. ", done=True, sampling=Sampling(seed=7))
+    earlier = [Exchange("Who?", (), answer="A face.", done=True)]
+    with closing(Store.open(data_dir)) as store:
+        said = app.send_to_review(store, "run-1", "runs/run-1/adapter@abc", asked, earlier)
+        assert said == "Sent: what run-1 answered waits in the Review tab."
+        app.send_to_review(store, "run-1", "runs/run-1/adapter@abc", asked, earlier)
+        (view,) = store.queue(status=Status.PENDING, limit=10)
+    pair = view.pair
+    assert (pair.question, pair.answer, pair.attribute, pair.teacher) == ("Is this a hat?", "No.", None, "run-1")
+    told = json.loads(pair.parameters)
+    assert told["teacher_source"] == "runs/run-1/adapter@abc"
+    assert told["request"]["sampling"]["seed"] == 7
+    assert told["request"]["earlier"] == [["Who?", "A face."]]
