@@ -4,7 +4,7 @@
 
 Greedy answers of a fixed length (no early end), so that every way writes the same number of tokens. Ways are timed in
 turns and compared as ratios, because the machine's own speed changes from minute to minute. `--size 1B` and `8B` are
-InternVL3's true sizes with random weights (benchmarks/geometry.py), in bfloat16; the tiny model is the embedded one.
+InternVL3's true sizes with random weights (benchmarks/support/geometry.py), in bfloat16; tiny is the embedded model.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from geometry import SIZES, save_random
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
+from support.geometry import SIZES, save_random
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.internvl.modeling_internvl import InternVLVisionModel
 from transformers.utils.logging import disable_progress_bar
@@ -60,11 +60,14 @@ def main() -> None:
     asks, rounds, tokens = (QUICK if options.quick else WORK)[options.size]
     with tempfile.TemporaryDirectory() as folder:
         base, adapter = checkpoint_and_adapter(Path(folder), options.size)
-        figures = measure(base, adapter, options.device, asks, rounds, tokens)
+        how = {"size": options.size, "device": options.device, "asks": asks, "rounds": rounds, "tokens": tokens}
+        figures = measure(base, adapter, **how)
     show({"size": options.size} | figures, as_json=options.json)
 
 
-def measure(base: Path, adapter: Path, device: Any, asks: int, rounds: int, tokens: int) -> dict[str, Any]:
+def measure(
+    base: Path, adapter: Path, *, size: str, device: Any, asks: int, rounds: int, tokens: int
+) -> dict[str, Any]:
     """All figures of one model."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:  # its peak is its own
         peak = alone.submit(peak_memory, base, adapter, device).result()
@@ -78,7 +81,7 @@ def measure(base: Path, adapter: Path, device: Any, asks: int, rounds: int, toke
             "tokens_each": tokens,
             **first_token(model, asks),
             "vision_calls_for_two_panes_and_a_second_turn": vision_calls(model),
-            "peak_memory_over_one_model": peak,
+            **({} if size == "tiny" else {"peak_memory_over_one_model": peak}),  # of tiny, mostly Python's own
             **many_users(model, max(8, tokens // 4)),
         }
         plain = PlainGenerate(base, model.device, own.dtype)
@@ -296,7 +299,11 @@ def show(figures: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(figures))
         return
     for name, value in figures.items():
-        print(f"{name.replace('_', ' '):36}{value:.3f}" if isinstance(value, float) else f"{name:36}{value}")
+        print(
+            f"{name.replace('_', ' '):48}{value:.3f}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' '):48}{value}"
+        )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import tempfile  # noqa: E402 - after the path to this checkout
 
 import gradio as gr  # noqa: E402
-from chromium import laptop_page  # noqa: E402
+from support.chromium import laptop_page  # noqa: E402
 
 from facellm.answerers import BASE, Answer, Answerers  # noqa: E402
 from facellm.blind_tab import VoteBook  # noqa: E402

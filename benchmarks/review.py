@@ -24,7 +24,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import gradio as gr  # noqa: E402 - after the path to this checkout
-from chromium import laptop_page  # noqa: E402
+from support.chromium import laptop_page  # noqa: E402
 
 from annotation.review_tab import build_review_tab  # noqa: E402
 from annotation.seed import seed  # noqa: E402

@@ -22,7 +22,7 @@ from facellm.inputs import prompt_tokens
 from facellm.model import ChatModel, Request, Sampling, Turn
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from geometry import save_random  # noqa: E402 - after the path
+from support.geometry import save_random  # noqa: E402 - after the path
 
 PARAMETERS = 938_193_024  # of OpenGVLab/InternVL3-1B-hf
 pytestmark = [

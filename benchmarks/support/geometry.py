@@ -1,6 +1,6 @@
 """InternVL3 checkpoints of the true size with random weights, for what depends on the size and not on the answers.
 
-    python benchmarks/geometry.py FOLDER [--size 1B]
+    python benchmarks/support/geometry.py FOLDER [--size 1B]
 
 Sizes as in OpenGVLab's InternVL3 configurations: 448-pixel tiles in 14-pixel patches, 256 tokens a tile, up to 12 tiles
 and a thumbnail, untied head. The one surprising fact: the tokenizer is the tiny model's, because InternVL3's own could
@@ -22,7 +22,7 @@ from transformers import (
     Qwen2Config,
 )
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from facellm.tiny import CHAT_TEMPLATE, make_tokenizer, sentences
 
