@@ -103,7 +103,8 @@ def check_adapter(settings: Settings) -> None:
         ConfigError: it is not a folder with an adapter.
     """
     path = settings.adapter_path
-    if path is not None and not is_repository(str(path)) and not (path / "adapter_config.json").is_file():
+    place, _, within = str(path).partition("#")
+    if path is not None and not is_repository(place) and not (Path(place) / within / "adapter_config.json").is_file():
         raise ConfigError(
             f"The setting adapter names {path}, which has no adapter_config.json. Expected a folder with a LoRA "
             "adapter, as PEFT saves it; set FACELLM_ADAPTER to one, or to none."

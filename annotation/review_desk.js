@@ -34,8 +34,9 @@ const outbox = new Outbox(
 
 // ---- fetching ahead
 
-async function refill() {
-  if (fetching || exhausted || queue.length >= LOW) return;
+// `anew`: also where enough pairs are waiting, since the counts come along.
+async function refill(anew = false) {
+  if (fetching || (!anew && (exhausted || queue.length >= LOW))) return;
   const token = (fetching = {});
   const unsent = outbox.items.map((item) => item.decision.pair_id);
   const reply = await server.next_pairs({
@@ -326,7 +327,12 @@ editor.addEventListener('keydown', onEditorKey);
 document.addEventListener('keydown', onKey);
 window.addEventListener('beforeunload', onLeave);
 // The clock of a decision starts when its pair can be seen.
-new IntersectionObserver(() => (shownAt = performance.now())).observe(desk);
+new IntersectionObserver(([seen]) => {
+  shownAt = performance.now();
+  if (!seen.isIntersecting) return;
+  exhausted = false; // the chat may have sent pairs meanwhile
+  refill(true);
+}).observe(desk);
 
 outbox.flush().then(recallHistory); // what an earlier page could not send comes first
 showPanel();

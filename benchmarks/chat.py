@@ -77,7 +77,7 @@ def measure(
         figures: dict[str, Any] = {
             "device": str(model.device),
             "dtype": str(own.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
+            "threads": model._call(torch.get_num_threads),  # the worker's
             "tokens_each": tokens,
             **first_token(model, asks),
             "vision_calls_for_two_panes_and_a_second_turn": vision_calls(model),

@@ -18,7 +18,7 @@ ModelOption = Annotated[
 AdapterOption = Annotated[
     str | None,
     typer.Option(
-        help="A folder with a LoRA adapter, or none for the base alone.  [default: from the settings, "
+        help="A run's name, a folder or a Hub id with a LoRA adapter, or none.  [default: from the settings, "
         "and none where --model is given]"
     ),
 ]
@@ -51,10 +51,10 @@ def chat(
         max_bytes=int(settings.max_image_mb * 1024 * 1024),
         max_pixels=int(settings.max_image_megapixels * 1e6),
     )
-    source: str | Path | None = adapter if adapter or model else settings.adapter_path
+    source = settings.find_adapter(adapter, beside=model)
     with ChatModel.load(model or settings.base_checkpoint, device=settings.device) as chat_model:
         name = None
-        if source and source != "none":
+        if source is not None:
             name = "adapter"
             chat_model.add_adapter(name, source)
         sampling = Sampling(max_new_tokens=max_new_tokens or settings.max_new_tokens)
@@ -178,8 +178,7 @@ def attributes(
     from facellm.config import load_settings
 
     settings = load_settings()
-    source: str | Path | None = adapter if adapter or model else settings.adapter_path
-    adapter_folder = None if source in (None, "none") else source
+    adapter_folder = settings.find_adapter(adapter, beside=model)
     checkpoint = model or settings.base_checkpoint
     measured = measure_model(checkpoint, adapter_folder, device=settings.device, count=count, seed=seed)
     if as_json:

@@ -41,7 +41,9 @@ _PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 @dataclass(frozen=True)
-class _Adapter:
+class Adapter:
+    """An adapter as it was read, before it is known whether it fits."""
+
     config: LoraConfig
     modules: tuple[str, ...]  # the linear layers it adapts
     weights: dict[str, Tensor]
@@ -88,40 +90,50 @@ class AdapterSet:
             raise ModelError(f"The adapter {name} is not loaded. Choose it again among the models.")
         return self._slots[name]
 
-    def add(self, name: str, source: str | Path) -> str | None:
+    def has(self, name: str, source: str | Path) -> bool:
+        """Whether this is loaded already, with the weights that the source has now."""
+        return self._sources.get(name) == _state(str(source))
+
+    def add(self, name: str, source: str | Path, adapter: "Adapter | None" = None) -> str | None:
         """Load an adapter. The same name with the same weights again does nothing; with others, it is replaced.
 
+        Args:
+            adapter: what `read_adapter` has read from the source, where that was done before.
+
         Returns:
-            The slot of the adapter that it replaces, if there was one.
+            The slot that it replaces, if there was one; its matrices stay until `take_out`.
 
         Raises:
             ModelError: it is missing, damaged, or does not fit this base.
         """
-        found = _state(str(source))
-        if self._sources.get(name) == found:
+        if self.has(name, source):
             return None
-        adapter = _read(str(source))
+        found = _state(str(source))
+        adapter = adapter or read_adapter(source)
         linears = _check_fits(adapter, self._base, str(source))
-        replaced = self.remove(name)
         self._added += 1
         slot = f"{self._added}"
         try:
             for module, linear in linears.items():
                 self._beside(module, linear).add(slot, *_matrices(adapter, module, linear, self._base.dtype))
         except BaseException:  # such as a full memory: nothing of it stays
-            self._take_out(slot)
+            self.take_out(slot)
             raise
+        replaced = self._slots.pop(name, None)
         self._slots[name], self._sources[name] = slot, found
         return replaced
 
     def remove(self, name: str) -> str | None:
-        """Unload an adapter and return its slot; nothing happens if it is not loaded."""
-        if name not in self._slots:
-            return None
-        del self._sources[name]
-        slot = self._slots.pop(name)
-        self._take_out(slot)
-        return slot
+        """Forget an adapter's name and return its slot, whose matrices stay until `take_out`; None if there is none."""
+        self._sources.pop(name, None)
+        return self._slots.pop(name, None)
+
+    def take_out(self, slot: str) -> None:
+        """Free the matrices of a slot that no row uses any more."""
+        for module, layer in self._layers():
+            layer.remove(slot)
+            if not layer.adapted:
+                self._base.set_submodule(module, layer.base)
 
     def choose(self, slots: Sequence[str | None]) -> None:
         """Row i of the next forward passes is computed with the adapter in slots[i]; None is the base."""
@@ -129,12 +141,6 @@ class AdapterSet:
 
     def _layers(self) -> list[tuple[str, GatedLinear]]:
         return [(name, layer) for name, layer in self._base.named_modules() if isinstance(layer, GatedLinear)]
-
-    def _take_out(self, slot: str) -> None:
-        for module, layer in self._layers():
-            layer.remove(slot)
-            if not layer.adapted:
-                self._base.set_submodule(module, layer.base)
 
     def _beside(self, module: str, linear: nn.Module) -> GatedLinear:
         found = self._base.get_submodule(module)
@@ -145,7 +151,7 @@ class AdapterSet:
         return gated
 
 
-def _matrices(adapter: _Adapter, module: str, linear: nn.Linear, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+def _matrices(adapter: Adapter, module: str, linear: nn.Linear, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """A and the scaled B of a module, where the base's weights are, and of the type in which the base computes."""
     down, up = adapter.pair(module)
     assert down is not None and up is not None  # _check_fits has seen to it
@@ -155,15 +161,20 @@ def _matrices(adapter: _Adapter, module: str, linear: nn.Linear, kind: torch.dty
 
 def _state(source: str) -> tuple[object, ...]:
     """What tells whether a source holds other weights now: a run may be deleted and made anew in its place."""
+    place, _, within = source.partition("#")
     try:
-        found = (Path(source) / WEIGHTS).stat()
+        found = (Path(place) / within / WEIGHTS).stat()
     except OSError:  # of the Hub, or missing
         return (source,)
     return source, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _read(source: str) -> _Adapter:
-    """The adapter's configuration, the modules that its matrices belong to, and the matrices."""
+def read_adapter(source: str | Path) -> Adapter:
+    """Read an adapter's configuration and matrices from a folder or the Hub; any thread may do it.
+
+    Raises:
+        ModelError: it is missing or damaged, or cannot answer beside the base.
+    """
     place, within = find_source(source, "adapter")
     folder: dict[str, Any] = {"subfolder": within} if within else {}
     try:
@@ -177,9 +188,9 @@ def _read(source: str) -> _Adapter:
         ) from error
     if not isinstance(found, LoraConfig):
         raise ModelError(f"The adapter {source} is of type {found.peft_type.value}; expected LoRA.")
-    _check_plain(found, source)
+    _check_plain(found, str(source))
     modules = sorted({_module_of(key) for key in weights})
-    return _Adapter(found, tuple(modules), weights)
+    return Adapter(found, tuple(modules), weights)
 
 
 def _check_plain(config: LoraConfig, source: str) -> None:
@@ -203,7 +214,7 @@ def _module_of(key: str) -> str:
     return key.removeprefix(KEY_PREFIX).rpartition(".lora_")[0] or key
 
 
-def _check_fits(adapter: _Adapter, base: InternVLForConditionalGeneration, source: str) -> dict[str, nn.Linear]:
+def _check_fits(adapter: Adapter, base: InternVLForConditionalGeneration, source: str) -> dict[str, nn.Linear]:
     """The linear layers that it adapts, by name: all in the language model, and of its matrices' shapes."""
     if not adapter.weights:
         raise ModelError(f"The adapter {source} holds no weights. Save it again.")

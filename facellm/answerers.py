@@ -10,6 +10,7 @@ its answer carries the sentence that says why.
 
 import queue
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,10 +28,23 @@ if TYPE_CHECKING:
 
 BASE = "Base"  # the name of the local base model without any adapter
 MOST_ADAPTERS = 8  # kept in memory
+PATIENCE = 2.0  # seconds for which a stopped answer may go on
+FORGIVEN = 60.0  # seconds after which a checkpoint that could not be loaded is tried again
 HEARTBEAT = 0.2  # seconds after which `stream` yields even when nothing has come
 
 Texts = tuple[str, ...]
-_Part = tuple[list[int], Callable[[threading.Event], Iterator[Texts]]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The requests that are answered in one place."""
+
+    indices: list[int]
+    start: Callable[[threading.Event], Iterator[Texts]]
+    finished: set[int]  # positions in `indices` of answers that have come to their end
+
+
+_Update = tuple["_Part", Texts | BaseException | None]  # None: the part has ended
 
 
 class Remote(Protocol):
@@ -50,6 +64,7 @@ class Answer:
 
     text: str = ""
     error: str | None = None
+    complete: bool = False  # it has come to its end
 
 
 class Answerers:
@@ -77,6 +92,7 @@ class Answerers:
         self._loaded: OrderedDict[str, None] = OrderedDict()  # adapters, the least recently asked first
         self._asked: Counter[str] = Counter()  # adapters that are answering now
         self._lock = threading.Lock()  # guards both
+        self._failed: dict[str, tuple[float, FaceLLMError]] = {}  # checkpoints: when, and why
 
     @property
     def remote_names(self) -> frozenset[str]:
@@ -89,7 +105,9 @@ class Answerers:
         return list(dict.fromkeys([*local, *self._remotes]))
 
     def source(self, name: str) -> str:
-        """What identifies the weights behind a name: a checkpoint, an adapter's folder and hash, or a remote model.
+        """What identifies the weights behind a name, without the folders of this machine.
+
+        A checkpoint's or a remote model's name; an adapter's with the beginning of its weights' hash.
 
         Raises:
             DataError: nobody has this name.
@@ -98,11 +116,11 @@ class Answerers:
             return self._remotes[name].model
         if self.model is not None:
             if name == BASE:
-                return self.model.checkpoint
+                return _without_folder(self.model.checkpoint)
             if name in self._checkpoints:
-                return self._checkpoints[name]
+                return _without_folder(self._checkpoints[name])
             if name in (adapters := self._adapters()):
-                return _adapter_source(adapters[name])
+                return _adapter_source(name, adapters[name])
         raise DataError(f"There is no model {name}. Choose one of: {', '.join(self.names())}.")
 
     def stream(
@@ -121,27 +139,24 @@ class Answerers:
         """
         answers = [Answer() for _ in requests]
         halt = threading.Event()
-        updates: queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]] = queue.SimpleQueue()
+        updates: queue.SimpleQueue[_Update] = queue.SimpleQueue()
         parts = self._parts(requests)
         for part in parts:
             threading.Thread(target=_pump, args=(part, halt, updates), daemon=True).start()
-        running, failures = len(parts), []
+        running, failures, deadline = len(parts), [], float("inf")
         try:
-            while running:
-                if stop is not None and stop.is_set():
+            while running and time.monotonic() < deadline:  # one that is being loaded does not hear of the stop
+                if stop is not None and stop.is_set() and not halt.is_set():
                     halt.set()
-                for indices, update in _waiting(updates):
+                    deadline = time.monotonic() + PATIENCE
+                for part, update in _waiting(updates):
                     if update is None:
                         running -= 1
                     elif isinstance(update, FaceLLMError):
                         failures.append(update)
-                        for index in indices:
-                            answers[index] = replace(answers[index], error=str(update))
                     elif isinstance(update, BaseException):
                         raise update
-                    else:
-                        for index, text in zip(indices, update, strict=True):
-                            answers[index] = Answer(text)
+                    _note(answers, part, update, halted=halt.is_set())
                 if failures and all(answer.error and not answer.text for answer in answers):
                     raise failures[0]
                 yield tuple(answers)
@@ -154,15 +169,21 @@ class Answerers:
         for index, request in enumerate(requests):
             name = request.model or BASE
             self.source(name)  # it is there
-            places.setdefault(name if name in self._remotes else None, []).append(index)
+            apart = name in self._remotes or self._unloaded(name)  # the others must not wait for a checkpoint to load
+            places.setdefault(name if apart else None, []).append(index)
         parts: list[_Part] = []
         for place, indices in places.items():
             some = [requests[index] for index in indices]
-            remote = None if place is None else self._remotes[place]
-            parts.append((indices, self._local(some) if remote is None else _remote(remote, some)))
+            remote = None if place is None else self._remotes.get(place)
+            finished: set[int] = set()
+            start = self._local(some, finished) if remote is None else _remote(remote, some)
+            parts.append(_Part(indices, start, finished))
         return parts
 
-    def _local(self, requests: Sequence[Request]) -> Callable[[threading.Event], Iterator[Texts]]:
+    def _unloaded(self, name: str) -> bool:
+        return self.model is not None and name in self._checkpoints and name not in self.model.checkpoints
+
+    def _local(self, requests: Sequence[Request], finished: set[int]) -> Callable[[threading.Event], Iterator[Texts]]:
         def start(halt: threading.Event) -> Iterator[Texts]:
             assert self.model is not None
             names = {request.model for request in requests if request.model not in (None, BASE)}
@@ -170,7 +191,7 @@ class Answerers:
                 mine = [
                     replace(request, model=None if request.model == BASE else request.model) for request in requests
                 ]
-                yield from self.model.stream(mine, stop=halt)
+                yield from self.model.stream(mine, stop=halt, finished=finished)
 
         return start
 
@@ -183,36 +204,50 @@ class Answerers:
             self._asked.update(wanted.keys())
         try:
             for name in sorted(names & self._checkpoints.keys()):
-                model.add_checkpoint(name, self._checkpoints[name])
+                self._load_checkpoint(model, name)
             for name, path in wanted.items():
                 model.add_adapter(name, path)
-            for name in self._unused(wanted):
-                model.remove_adapter(name)
+            self._unload_unused(model, wanted)
             yield
         finally:
             with self._lock:
                 self._asked.subtract(wanted.keys())
 
-    def _unused(self, wanted: Mapping[str, Path]) -> list[str]:
-        """Note that these were asked; the adapters that have to go for them."""
-        with self._lock:
+    def _load_checkpoint(self, model: "ChatModel", name: str) -> None:
+        """Load a checkpoint; one that failed just now fails again at once, since the Hub may take half a minute to."""
+        failed_at, error = self._failed.get(name, (float("-inf"), None))
+        if error is not None and time.monotonic() - failed_at < FORGIVEN:
+            raise error
+        try:
+            model.add_checkpoint(name, self._checkpoints[name])
+        except FaceLLMError as failure:
+            self._failed[name] = (time.monotonic(), failure)
+            raise
+
+    def _unload_unused(self, model: "ChatModel", wanted: Mapping[str, Path]) -> None:
+        """Note that these were asked, and unload the adapters that have to go for them."""
+        with self._lock:  # until they are gone: somebody may ask for one of them just now
             for name in wanted:
                 self._loaded[name] = None
                 self._loaded.move_to_end(name)
             idle = [name for name in self._loaded if not self._asked[name]]
-            going = idle[: max(0, len(self._loaded) - MOST_ADAPTERS)]
-            for name in going:
+            for name in idle[: max(0, len(self._loaded) - MOST_ADAPTERS)]:
                 del self._loaded[name]
-        return going
+                model.remove_adapter(name)
 
 
-def _adapter_source(folder: Path) -> str:
-    """The folder, and the beginning of its weights' hash: a run that is made anew has the same folder."""
+def _without_folder(checkpoint: str) -> str:
+    """A Hub id as it is, the last part of a folder's path."""
+    return Path(checkpoint).name if Path(checkpoint).is_absolute() else checkpoint
+
+
+def _adapter_source(name: str, folder: Path) -> str:
+    """The name, and the beginning of its weights' hash: a run that is made anew has the same name."""
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():  # of the Hub
         return str(folder)
     found = weights.stat()
-    return f"{folder}@{_hash_of(str(weights), found.st_mtime_ns, found.st_size)}"
+    return f"{name}@{_hash_of(str(weights), found.st_mtime_ns, found.st_size)}"
 
 
 @lru_cache(maxsize=64)
@@ -224,23 +259,30 @@ def _remote(remote: Remote, requests: Sequence[Request]) -> Callable[[threading.
     return lambda halt: remote.stream([replace(request, model=None) for request in requests], stop=halt)
 
 
-def _pump(
-    part: _Part, halt: threading.Event, updates: "queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]]"
-) -> None:
+def _note(answers: list[Answer], part: _Part, update: Texts | BaseException | None, *, halted: bool) -> None:
+    """Put what has come from a part into its answers."""
+    for position, index in enumerate(part.indices):
+        answer = answers[index]
+        if isinstance(update, tuple):
+            answers[index] = replace(answer, text=update[position], complete=position in part.finished)
+        elif isinstance(update, BaseException):
+            answers[index] = replace(answer, error=str(update))
+        elif answer.error is None:
+            answers[index] = replace(answer, complete=position in part.finished or not halted)
+
+
+def _pump(part: _Part, halt: threading.Event, updates: "queue.SimpleQueue[_Update]") -> None:
     """Hand on what comes, and then None; an error is handed on, too."""
-    indices, start = part
     try:
-        for texts in start(halt):
-            updates.put((indices, texts))
+        for texts in part.start(halt):
+            updates.put((part, texts))
     except BaseException as error:  # noqa: BLE001 - raised again where the answers are awaited
-        updates.put((indices, error))
+        updates.put((part, error))
     finally:
-        updates.put((indices, None))
+        updates.put((part, None))
 
 
-def _waiting(
-    updates: "queue.SimpleQueue[tuple[list[int], Texts | BaseException | None]]",
-) -> Iterator[tuple[list[int], Texts | BaseException | None]]:
+def _waiting(updates: "queue.SimpleQueue[_Update]") -> Iterator[_Update]:
     """All updates that are there; waits for the first, up to a heartbeat."""
     try:
         yield updates.get(timeout=HEARTBEAT)

@@ -9,6 +9,7 @@ import html
 import random
 import secrets
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +21,8 @@ from typing import Any
 import gradio as gr
 
 from facellm.answerers import Answer
-from facellm.chat_events_tab import CONTROLS, NO_PICTURE, ChatEvents, box_update, status_line, warn
-from facellm.chat_session import ChatSession, Exchange, Round, check_question, messages_of
-from facellm.config import Settings
+from facellm.chat_events_tab import CONTROLS, ChatEvents, box_update, guarded, status_line, warn
+from facellm.chat_session import ChatSession, Exchange, Round, messages_of
 from facellm.conversation import Request, Turn
 from facellm.data import Attribute
 from facellm.errors import DataError, FaceLLMError
@@ -70,27 +70,32 @@ def build_blind(empty_pane: Callable[[str], gr.Chatbot]) -> BlindParts:
     with gr.Column(visible=False, elem_id="chat-blind") as group:
         with gr.Row(elem_classes="chat-panes", equal_height=True):
             panes = [empty_pane(letter) for letter in "AB"]
+        line = gr.HTML(elem_id="blind-line", padding=False)
         with gr.Row(elem_id="blind-verdicts"):
             verdicts = [gr.Button(name, size="sm", min_width=90, interactive=False) for name in VERDICTS.values()]
-        line = gr.HTML(elem_id="blind-line", padding=False)
     return BlindParts(group, panes, verdicts, line)
 
 
-def build_ranking() -> tuple[gr.Column, gr.HTML, gr.DownloadButton]:
-    """Build the ranking inside the open Gradio context, hidden at first; returns its group, table and download."""
+def build_ranking() -> tuple[gr.Column, gr.HTML, gr.Button, gr.DownloadButton]:
+    """Build the ranking inside the open Gradio context, hidden at first; returns its group, table, and download.
+
+    A DownloadButton hands out the file that it has when it is pressed. So a plain button has the file written first,
+    and then presses the other, which nobody sees.
+    """
     with gr.Column(visible=False, elem_id="blind-ranking") as group, gr.Accordion("Ranking", open=False):
         ranking = gr.HTML(padding=False)
-        export = gr.DownloadButton("Download all votes", size="sm", scale=0)
-    return group, ranking, export
+        export = gr.Button("Download all votes", size="sm", scale=0)
+        file = gr.DownloadButton("The file", elem_id="blind-file", elem_classes="blind-file")
+    return group, ranking, export, file
 
 
 class BlindEvents:
     """What happens in the blind test. Nothing here is about one visitor: that is in their session."""
 
-    def __init__(self, chat: ChatEvents, book: VoteBook, settings: Settings) -> None:
+    def __init__(self, chat: ChatEvents, book: VoteBook) -> None:
         self._chat = chat
         self._book = book
-        self._settings = settings
+        self._voting = threading.Lock()
 
     def answer(
         self,
@@ -102,28 +107,29 @@ class BlindEvents:
     ) -> Iterator[Updates]:
         """A question was sent or a topic was pressed: draw two models and stream their answers."""
         question, kept = (value["text"], "") if attribute is None else (attribute.question, value["text"])
-        try:
-            with session.answering() as stop:
-                current = self._draw(session, chosen, question, value, attribute)
-                session.blind = current
-                yield self._view(
-                    current, box_update(busy=True, value={"text": kept, "files": []}), "Answering…", busy=True
-                )
-                started = time.monotonic()
-                requests = [self._request(session, name, each) for name, each in self._each(current)]
-                with closing(self._chat.answerers.stream(requests, stop=stop)) as stream:  # type: ignore[type-var]
-                    for answers in stream:
-                        for exchange, answer in zip(current.exchanges, answers, strict=True):
-                            exchange.take(_nameless(answer))
-                        yield self._view(current)
-                for exchange in current.exchanges:
-                    exchange.done = True
-            ended = f"Answered in {time.monotonic() - started:.1f} s"
+
+        def work(stop: threading.Event) -> Iterator[Updates]:
+            current = session.blind = self._draw(session, chosen, question, value, attribute)
+            asked = box_update(busy=True, value={"text": kept, "files": []})
+            yield self._view(current, asked, "Answering…", busy=True)
+            started = time.monotonic()
+            requests = [self._request(session, name, each) for name, each in self._each(current)]
+            with closing(self._chat.answerers.stream(requests, stop=stop)) as stream:  # type: ignore[type-var]
+                for answers in stream:
+                    for exchange, answer in zip(current.exchanges, answers, strict=True):
+                        exchange.take(_nameless(answer))
+                    yield self._view(current)
+            for exchange in current.exchanges:
+                exchange.done, exchange.stopped = True, stop.is_set() and not exchange.complete
+            ended = f"{'Stopped after' if stop.is_set() else 'Answered in'} {time.monotonic() - started:.1f} s"
             yield self._view(current, box_update(busy=False), ended, busy=False)
-        except FaceLLMError as error:
-            warn(str(error))
+
+        def as_before() -> Updates:
             session.blind = None
-            yield self._view(None, box_update(busy=False, value=value), "", busy=False)
+            return self._view(None, box_update(busy=False, value=value), "", busy=False)
+
+        nothing = [gr.skip()] * len(self._view(None))
+        yield from guarded(session, work, as_before, nothing)
 
     def _draw(
         self,
@@ -134,21 +140,17 @@ class BlindEvents:
         attribute: Attribute | None,
     ) -> Round:
         names = self._chat.answerers.names()
-        candidates = [name for name in chosen if name in names] if len(chosen) > 1 else names
+        candidates = [name for name in chosen if name in names]
         if len(candidates) < 2:
-            raise DataError("A blind test needs two models, and there is one. Fine-tune one more first.")
-        if value["files"]:
-            checked = check_question(question, pictures=len(value["files"]), longest=self._settings.max_question_chars)
-            session.pictures = tuple(self._chat.pictures.take(file) for file in value["files"])
-        elif not session.pictures:
-            raise DataError(NO_PICTURE)
-        else:
-            checked = check_question(question, pictures=0, longest=self._settings.max_question_chars)
+            raise DataError("A blind test needs two models. Choose two or more under “Who answers”.")
+        checked, pictures = self._chat.read(session, question, value)
+        session.pictures = tuple(pictures) or session.pictures
         order_seed = secrets.randbelow(2**31)
         first, second = random.Random(order_seed).sample(sorted(candidates), 2)
+        sources = (self._chat.answerers.source(first), self._chat.answerers.source(second))
         sampling = session.shared or self._chat.usual
         exchanges = [Exchange(checked, session.pictures, attribute=attribute, sampling=sampling) for _ in range(2)]
-        return Round((first, second), order_seed, (exchanges[0], exchanges[1]))
+        return Round((first, second), sources, order_seed, (exchanges[0], exchanges[1]))
 
     @staticmethod
     def _each(current: Round) -> Iterator[tuple[str, Exchange]]:
@@ -162,14 +164,18 @@ class BlindEvents:
     def vote(self, outcome: Outcome, session: ChatSession) -> Updates:
         """Store the verdict, and show who A and B were; updates for the parts and the ranking."""
         current = session.blind
-        if current is None or current.voted or not current.done:
+        with self._voting:  # two quick clicks are one vote
+            counts = current is not None and current.ready
+            if current is not None and counts:
+                current.voted = True
+        if current is None or not counts:
             return [*self._parts(current), gr.skip()]
         try:
             self._book.record(self._vote(outcome, session, current))
         except FaceLLMError as error:
+            current.voted = False
             warn(str(error))
             return [*self._parts(current), gr.skip()]
-        current.voted = True
         return [*self._parts(current), self.ranking()]
 
     def _vote(self, outcome: Outcome, session: ChatSession, current: Round) -> Vote:
@@ -177,13 +183,13 @@ class BlindEvents:
         a, b = current.models
         session.visitor = session.visitor or uuid.uuid4().hex
         return Vote(
-            uuid=uuid.uuid4(),
+            uuid=current.uuid,
             prompt_sha256=hash_prompt(first.question),
             image_sha256=tuple(_hash(picture.image) for picture in first.pictures),
             a=a,
             b=b,
-            a_source=self._chat.answerers.source(a),
-            b_source=self._chat.answerers.source(b),
+            a_source=current.sources[0],
+            b_source=current.sources[1],
             seed=first.sampling.seed,
             temperature=first.sampling.temperature,
             top_p=first.sampling.top_p,
@@ -226,7 +232,7 @@ class BlindEvents:
         panes, line = [gr.update(value=[], label=letter) for letter in "AB"], ""
         ready = False
         if current is not None:
-            ready = current.done and not current.voted
+            ready = current.ready
             names = current.models if current.voted else ("", "")
             panes = [
                 gr.update(value=messages_of([exchange]), label=f"{letter}: {name}" if name else letter)

@@ -28,7 +28,9 @@ def publish_endpoints(chat: ChatEvents, settings: Settings) -> None:
     ) -> Iterator[tuple[Answer, ...]]:
         try:
             check_models(models, chat.answerers.names())
-            checked = check_question(question, pictures=int(image is not None), longest=settings.max_question_chars)
+            checked = check_question(
+                str(question or ""), pictures=int(image is not None), longest=settings.max_question_chars
+            )
             pictures = (chat.pictures.open_sent(image),) if image is not None else ()
             turn = Turn("user", checked, pictures)
             yield from chat.answerers.stream([Request((turn,), name, sampling) for name in models])
@@ -57,8 +59,11 @@ def publish_endpoints(chat: ChatEvents, settings: Settings) -> None:
         """
         chosen = model or chat.first_choice()[-1]
         sampling = _sampling(temperature, top_p, max_new_tokens, seed)
+        answer = Answer()
         for (answer,) in answers(image, question, [chosen], sampling):
             yield answer.text
+        if answer.error is not None:  # it broke off
+            raise gr.Error(answer.error, print_exception=False)
 
     def compare(
         image: FileData | None,
@@ -82,7 +87,7 @@ def publish_endpoints(chat: ChatEvents, settings: Settings) -> None:
             max_new_tokens: the longest answer, in tokens.
             seed: of the drawing; the same seed gives the same answers.
         """
-        chosen = models or chat.first_choice()
+        chosen = list(dict.fromkeys([models] if isinstance(models, str) else models or chat.first_choice()))
         sampling = _sampling(temperature, top_p, max_new_tokens, seed)
         for some in answers(image, question, chosen, sampling):
             yield {name: asdict(answer) for name, answer in zip(chosen, some, strict=True)}
@@ -99,7 +104,10 @@ def _sampling(temperature: float, top_p: float, max_new_tokens: int, seed: int) 
     """
     try:
         return Sampling.checked(
-            temperature=temperature, top_p=top_p, max_new_tokens=int(max_new_tokens), seed=int(seed)
+            temperature=float(temperature), top_p=float(top_p), max_new_tokens=int(max_new_tokens), seed=int(seed)
         )
     except ModelError as error:
         raise gr.Error(str(error), print_exception=False) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        sentence = "temperature, top_p, max_new_tokens and seed are numbers, and one of them is not. Correct it."
+        raise gr.Error(sentence, print_exception=False) from error

@@ -22,17 +22,20 @@ from facellm.chat_session import (
     MAX_PANES,
     ChatSession,
     Exchange,
+    Picture,
     check_models,
     check_question,
     exchange_at,
     messages_of,
     request,
+    topic,
 )
 from facellm.config import Settings
 from facellm.conversation import Sampling
 from facellm.data import Attribute, open_image
 from facellm.errors import DataError, FaceLLMError
 
+EXAMPLE = "example-face"  # the name of an example's copy
 CONTROLS = 2 + len(Attribute)  # models, Clear and a topic each; kept still while answers are written
 HOW_TO_START = "Pick a face, or add a picture of your own. Then press a topic, or ask in your own words."
 NO_PICTURE = "There is no picture yet. Pick a face, or add a picture to the text field."
@@ -81,9 +84,10 @@ class ChatEvents:
         """The page was loaded: its address may name models, such as ?models=Base,run-1."""
         names = self.answerers.names()
         wanted = [name.strip() for name in page.query_params.get("models", "").split(",") if name.strip()]
-        if gone := [name for name in wanted if name not in names]:
+        known = {name.casefold(): name for name in names}
+        if gone := [name for name in wanted if name.casefold() not in known]:
             warn(f"There is no model {gone[0]}; there are: {', '.join(names)}.")
-        chosen = [name for name in dict.fromkeys(wanted) if name in names][:MAX_PANES]
+        chosen = list(dict.fromkeys(known[name.casefold()] for name in wanted if name.casefold() in known))[:MAX_PANES]
         return gr.Dropdown(choices=names, value=chosen) if chosen else gr.Dropdown(choices=names)
 
     def choose(self, session: ChatSession, adapter: str) -> list[Any]:
@@ -95,7 +99,7 @@ class ChatEvents:
     def show(self, session: ChatSession, chosen: list[str]) -> Updates:
         """The panes of the chosen models, with what was said in them."""
         filled = [self._pane(session, name, chosen) for name in chosen[:MAX_PANES]]
-        filled = filled or [gr.update(value=[], label="", placeholder=NOBODY, visible=True)]
+        filled = filled or [gr.update(value=[], label="Nobody", placeholder=NOBODY, visible=True)]
         return (filled + [gr.update(visible=False)] * MAX_PANES)[:MAX_PANES]
 
     def mark(self, session: ChatSession, chosen: list[str], marking: bool) -> Updates:
@@ -115,10 +119,10 @@ class ChatEvents:
 
     def pick(self, value: dict[str, Any], event: gr.SelectData) -> Updates:
         """Put an example face into the text field, beside what was typed."""
-        copy = save_pil_to_cache(
-            open_image(self._examples[event.index]), self.pictures.cache, name="face", format="png"
-        )
-        return [{"text": value["text"], "files": [copy]}, gr.Gallery(selected_index=None)]
+        image = open_image(self._examples[event.index])
+        copy = save_pil_to_cache(image, self.pictures.cache, name=EXAMPLE, format="png")
+        own = [file for file in value["files"] if Path(file).stem != EXAMPLE]  # what the visitor has added stays
+        return [{"text": value["text"], "files": [*own, copy]}, gr.Gallery(selected_index=None)]
 
     def answer(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
         """What is in the text field was sent."""
@@ -143,17 +147,27 @@ class ChatEvents:
 
         def start() -> tuple[list[str], list[Exchange]]:
             check_models(chosen, self.answerers.names())
-            files = value["files"]
-            checked = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
-            if not files and not session.pictures:
-                raise DataError(NO_PICTURE)
-            pictures = [self.pictures.take(file) for file in files]
+            checked, pictures = self.read(session, question, value)
             return chosen, session.ask(chosen, checked, pictures, attribute=attribute, usual=self.usual)
 
         yield from self._answer(session, chosen, start, asked={"text": kept, "files": []}, failed=value)
 
+    def read(self, session: ChatSession, question: str, value: dict[str, Any]) -> tuple[str, list[Picture]]:
+        """The question as it is asked, and the new pictures of the text field.
+
+        Raises:
+            DataError: there is nothing to ask, too much, or no picture to ask about, new or old.
+        """
+        files = value["files"]
+        checked = check_question(question, pictures=len(files), longest=self._settings.max_question_chars)
+        if not files and not session.pictures:
+            raise DataError(NO_PICTURE)
+        return checked, [self.pictures.take(file) for file in files]
+
     def again(self, pane: int, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
         """Let one model answer its last question again."""
+        if session.panes.get(chosen[pane]) and session.sampling(chosen[pane], self.usual).temperature == 0:
+            gr.Info("At temperature 0 it says the same each time. Raise it under “How they answer”.", title="")
 
         def start() -> tuple[list[str], list[Exchange]]:
             return [chosen[pane]], [session.ask_again(chosen[pane], self.usual)]
@@ -182,22 +196,15 @@ class ChatEvents:
             asked: the text field once the question is asked.
             failed: the text field if it cannot be.
         """
-        try:
-            with session.answering() as stop:
-                asking, exchanges = start()
-                requests = [request(name, session.panes[name]) for name in asking]
-                yield updates(
-                    self.show(session, chosen), box_update(busy=True, value=asked), status_line("Answering…"), busy=True
-                )
-                yield from self._stream(session, chosen, exchanges, requests, stop)
-        except FaceLLMError as error:
-            warn(str(error))
-            still_busy = session.stop is not None  # another event's answer is being written
-            yield updates() if still_busy else self._as_before(session, chosen, failed)
-        except Exception:  # a fault of ours, or of torch: the page must not stay locked because of it
-            warn(WENT_WRONG)
-            yield self._as_before(session, chosen, failed)
-            raise
+
+        def work(stop: threading.Event) -> Iterator[Updates]:
+            asking, exchanges = start()
+            requests = [request(name, session.panes[name]) for name in asking]
+            busy = box_update(busy=True, value=asked)
+            yield updates(self.show(session, chosen), busy, status_line("Answering…"), busy=True)
+            yield from self._stream(session, chosen, exchanges, requests, stop)
+
+        yield from guarded(session, work, lambda: self._as_before(session, chosen, failed), updates())
 
     def _as_before(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Updates:
         return updates(self.show(session, chosen), box_update(busy=False, value=value), status_line(""), busy=False)
@@ -221,7 +228,7 @@ class ChatEvents:
                     exchange.take(answer)
                 yield updates(self._written(session, chosen))
         for exchange in exchanges:
-            exchange.done, exchange.stopped = True, stop.is_set()
+            exchange.done, exchange.stopped = True, stop.is_set() and not exchange.complete
         ended = "Stopped after" if stop.is_set() else "Answered in"
         yield updates(
             self._written(session, chosen),
@@ -258,13 +265,42 @@ class ChatEvents:
             if not exchanges or not exchanges[-1].done or not exchanges[-1].answer.strip():
                 raise DataError("There is no answer to send yet. Ask something first.")
             last, name = exchanges[-1], chosen[pane]
+            if last.stopped:
+                raise DataError("This answer was stopped before its end. Ask again, and send the whole answer.")
+            *earlier, _ = topic(exchanges)
             if not last.pictures:
-                last = replace(last, pictures=session.pictures)
-            said = self._send_to_review(name, self.answerers.source(name), last, exchanges[:-1])
+                last = replace(last, pictures=topic(exchanges)[0].pictures)
+            earlier = [each for each in earlier if each.answer]
+            said = self._send_to_review(name, self.answerers.source(name), last, earlier)
         except FaceLLMError as error:
             warn(str(error))
         else:
             gr.Info(html.escape(said), title="", duration=4)
+
+
+def guarded(
+    session: ChatSession,
+    work: Callable[[threading.Event], Iterator[Updates]],
+    as_before: Callable[[], Updates],
+    nothing: Updates,
+) -> Iterator[Updates]:
+    """Answer one question of a session; if that fails, say why and leave the page as it was.
+
+    Args:
+        work: yields the updates; it gets what Stop sets.
+        as_before: the updates that unlock the page.
+        nothing: the updates that change nothing, for when another answer is still being written.
+    """
+    try:
+        with session.answering() as stop:
+            yield from work(stop)
+    except FaceLLMError as error:
+        warn(str(error))
+        yield nothing if session.stop is not None else as_before()
+    except Exception:  # a fault of ours, or of torch: the page must not stay locked because of it
+        warn(WENT_WRONG)
+        yield as_before()
+        raise
 
 
 def box_update(*, busy: bool, value: dict[str, Any] | None = None) -> Any:

@@ -1,7 +1,8 @@
 """Pictures on their way into the chat: opened safely, made small enough, and not kept longer than needed.
 
-Used by the Chat tab's parts. The one surprising fact: the uploaded file is deleted as soon as it has been read. What
-the models read stays in the visitor's session, in memory, and what the page shows is a small copy without metadata.
+Used by the Chat tab's parts. What the models read stays in the visitor's session, in memory; what the page shows is a
+small copy without metadata. The one surprising fact: uploaded files are named by their content, so two visitors who
+send the same picture share a file, and nobody may delete it but Gradio, which does so after an hour (`delete_cache`).
 """
 
 import threading
@@ -42,6 +43,8 @@ class Pictures:
             ImageError: it is no image, damaged, or over a limit.
         """
         limits = self._settings
+        if not Path(file).is_file():
+            raise ImageError("The picture is not there any more. Add it again.")
         with self._decoding:
             return open_image(
                 file,
@@ -51,17 +54,15 @@ class Pictures:
             )
 
     def take(self, file: str | Path) -> Picture:
-        """Open an uploaded file, and delete it.
+        """Open an uploaded file, and make the copy that the page shows.
 
         Raises:
-            ImageError: it is no image, damaged, or over a limit; it then stays, so that the visitor can look at it.
+            ImageError: it is no image, damaged, or over a limit.
         """
         image = self.open(file)
         shown = image.copy()
         shown.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-        picture = Picture(image, save_pil_to_cache(shown, self.cache, name="picture", format="jpeg"))
-        self._uploaded(file).unlink(missing_ok=True)
-        return picture
+        return Picture(image, save_pil_to_cache(shown, self.cache, name="picture", format="jpeg"))
 
     def open_sent(self, image: FileData | dict[str, Any]) -> Image.Image:
         """Open the picture of a call through the API: only what was uploaded, no other file of this machine.
@@ -69,8 +70,10 @@ class Pictures:
         Raises:
             ImageError: it was not uploaded, or cannot be read.
         """
-        path = self._uploaded(image["path"] if isinstance(image, dict) else image.path)
-        return self.open(path)
+        path = image.get("path") if isinstance(image, dict) else getattr(image, "path", None)
+        if not path:
+            raise ImageError("The image was not uploaded. Send it with gradio_client's handle_file.")
+        return self.open(self._uploaded(path))
 
     def _uploaded(self, file: str | Path) -> Path:
         path = Path(file).resolve()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID, uuid4
 
 from PIL import Image
 
@@ -20,9 +21,20 @@ from facellm.data import Attribute
 from facellm.errors import BusyError, DataError
 from facellm.word_diff import mark_differences
 
+TOPICS = {
+    Attribute.DETAIL: "Describe",
+    Attribute.EXPRESSION: "Expression",
+    Attribute.POSE: "Pose",
+    Attribute.STRUCTURE: "Face shape",
+    Attribute.SKIN: "Skin",
+    Attribute.LIGHTING: "Light & quality",
+    Attribute.DEMOGRAPHIC: "Demographics",
+    Attribute.FORENSIC: "Forensics",
+}
 SIDE_BY_SIDE, BLIND, EIGHT = MODES = ("Side by side", "Blind test", "All eight topics")
 MAX_PANES = 4
 MAX_PICTURES = 8  # in one question
+MAX_HELD = 24  # in one session
 _OPENING, _CLOSING = "\ue000", "\ue001"  # of private use: they pass through what makes a text harmless
 
 
@@ -44,6 +56,7 @@ class Exchange:
     answer: str = ""
     error: str | None = None
     done: bool = False
+    complete: bool = False  # the answer has come to its end
     stopped: bool = False
     afresh: bool = False  # asked about the pictures alone, without what was said before
     attribute: Attribute | None = None  # the topic that was pressed
@@ -51,7 +64,7 @@ class Exchange:
 
     def take(self, answer: Answer) -> None:
         """Note what has been written since."""
-        self.answer, self.error = answer.text, answer.error
+        self.answer, self.error, self.complete = answer.text, answer.error, answer.complete
 
 
 @dataclass
@@ -59,14 +72,18 @@ class Round:
     """One question of the blind test to two models, in the order of the page, and the answers."""
 
     models: tuple[str, str]
+    sources: tuple[str, str]  # of their weights
     order_seed: int
     exchanges: tuple[Exchange, Exchange]
+    uuid: UUID = field(default_factory=uuid4)  # of its vote
     voted: bool = False
 
     @property
-    def done(self) -> bool:
-        """Whether both answers are complete."""
-        return all(exchange.done for exchange in self.exchanges)
+    def ready(self) -> bool:
+        """Whether it can be voted on: both have answered to the end."""
+        return not self.voted and all(
+            each.done and each.answer.strip() and not each.stopped and each.error is None for each in self.exchanges
+        )
 
 
 @dataclass
@@ -140,7 +157,20 @@ class ChatSession:
                 )
             )
             pane.append(asked[-1])
+        self._forget_long_ago()
         return asked
+
+    def _forget_long_ago(self) -> None:
+        """Drop the oldest turns while the session holds too many pictures: each takes some megabytes."""
+
+        def held() -> set[int]:
+            shown = [exchange.pictures for pane in self.panes.values() for exchange in pane]
+            return {id(picture) for pictures in shown for picture in pictures}
+
+        while len(held()) > MAX_HELD:
+            oldest = min(exchange.turn for pane in self.panes.values() for exchange in pane if exchange.pictures)
+            for model, pane in self.panes.items():
+                self.panes[model] = [exchange for exchange in pane if exchange.turn > oldest]
 
     def ask_again(self, model: str, usual: Sampling) -> Exchange:
         """Note the last question of a pane anew, with the next seed, so that a drawn answer may differ.
@@ -153,14 +183,16 @@ class ChatSession:
             raise DataError("Nothing was asked yet.")
         last = pane.pop()
         sampling = replace(self.sampling(model, usual), seed=last.sampling.seed + 1)
-        pane.append(replace(last, answer="", error=None, done=False, stopped=False, sampling=sampling))
+        pane.append(replace(last, answer="", error=None, done=False, complete=False, stopped=False, sampling=sampling))
         return pane[-1]
 
     def go_back_to(self, turn: int) -> tuple[Picture, ...]:
         """Forget this turn and all after it, in every pane; returns the pictures that it was about."""
-        kept = self.pictures
+        about, kept = -1, self.pictures
         for model, pane in self.panes.items():
-            kept = next((exchange.pictures for exchange in pane if exchange.turn == turn and exchange.pictures), kept)
+            for exchange in pane:
+                if exchange.pictures and about < exchange.turn <= turn:
+                    about, kept = exchange.turn, exchange.pictures
             self.panes[model] = [exchange for exchange in pane if exchange.turn < turn]
         return kept
 

@@ -20,9 +20,9 @@ ALL = "All models"
 def build_settings(chat: ChatEvents, session: gr.State, models: gr.Dropdown, panes: list[gr.Chatbot]) -> None:
     """Build the fold with its events inside the open Gradio context."""
     usual = chat.usual
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     with gr.Accordion("How they answer", open=False, elem_id="chat-settings") as fold:
-        whom = gr.Dropdown([ALL], value=ALL, label="For", elem_id="chat-whom")
+        whom = gr.Dropdown([ALL, *chat.first_choice()], value=ALL, label="For", elem_id="chat-whom")
         temperature = gr.Slider(0, 2, usual.temperature, step=0.1, label="Temperature")
         top_p = gr.Slider(0.05, 1, usual.top_p, step=0.05, label="Top-p")
         with gr.Row():
@@ -44,27 +44,28 @@ def build_settings(chat: ChatEvents, session: gr.State, models: gr.Dropdown, pan
         try:
             sampling = Sampling.checked(temperature=hot, top_p=share, max_new_tokens=int(longest), seed=int(number))
         except FaceLLMError as error:
-            gr.Warning(html.escape(str(error)), title="")
-            return [gr.update(visible=bool(state.own)), *chat.show(state, chosen)]
+            gr.Warning(html.escape(str(error).replace("max_new_tokens", "Tokens").capitalize()), title="")
+            return [*choose(state, name), gr.update(visible=bool(state.own)), *chat.show(state, chosen)]
         if name == ALL:
             state.shared = sampling
         else:
             state.own[name] = sampling
-        return [gr.update(visible=bool(state.own)), *chat.show(state, chosen)]
+        return [*choose(state, name), gr.update(visible=bool(state.own)), *chat.show(state, chosen)]
 
     def make_same(state: ChatSession, chosen: list[str]) -> list[Any]:
         state.own.clear()
         return [ALL, *shown(state.shared or chat.usual), gr.update(visible=False), *chat.show(state, chosen)]
 
-    def whose(chosen: list[str], name: str) -> Any:
-        return gr.update(choices=[ALL, *chosen], value=name if name in chosen else ALL)
+    def whose(state: ChatSession, chosen: list[str], name: str) -> list[Any]:
+        now = name if name in chosen else ALL
+        return [gr.update(choices=[ALL, *chosen], value=now), *choose(state, now)]
 
     whom.input(choose, [session, whom], numbers, **quiet)
     for number in numbers:
         event = number.release if isinstance(number, gr.Slider) else number.blur
-        event(change, [session, whom, models, *numbers], [same, *panes], **quiet)
+        event(change, [session, whom, models, *numbers], [*numbers, same, *panes], **quiet)
     same.click(make_same, [session, models], [whom, *numbers, same, *panes], **quiet)
-    models.change(whose, [models, whom], whom, **quiet)
+    models.change(whose, [session, models, whom], [whom, *numbers], **quiet)
     marking.input(chat.mark, [session, models, marking], panes, **quiet)
     fold.expand(lambda: _memory(chat), None, memory, show_progress="hidden", api_visibility="private")
 

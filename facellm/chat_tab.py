@@ -18,28 +18,22 @@ from facellm.blind_tab import RULES, VERDICTS, BlindEvents, BlindParts, VoteBook
 from facellm.chat_api_tab import publish_endpoints
 from facellm.chat_events_tab import ChatEvents, SendToReview, status_line
 from facellm.chat_pictures_tab import Pictures
-from facellm.chat_session import BLIND, EIGHT, MAX_PANES, MODES, SIDE_BY_SIDE, ChatSession
+from facellm.chat_session import BLIND, EIGHT, MAX_PANES, MODES, SIDE_BY_SIDE, TOPICS, ChatSession
 from facellm.chat_settings_tab import build_settings
 from facellm.config import EMBEDDED_BASE, Settings
 from facellm.data import Attribute
 from facellm.eight_tab import EightEvents, table
 
-RENDERED_FACES_ONLY = "The built-in model knows only drawn faces like these. It cannot judge photos of people."
+RENDERED_FACES_ONLY = (
+    "The built-in model knows only drawn faces like these, and the eight topics. It cannot judge photos of people, and "
+    "guesses at other questions."
+)
 NOTICE = (
     "**What this is for.** The models describe what can be seen in a picture of a face. They are often wrong. "
-    "Do not use them to find out who somebody is, or to decide about people. Your pictures stay in this session only, "
-    "without their metadata, unless you send an answer to review."
+    "Do not use them to find out who somebody is, or to decide about people. Your pictures are deleted after an hour, "
+    "unless you send an answer to review; what is kept then has no metadata."
 )
-TOPICS = {
-    Attribute.DETAIL: "Describe",
-    Attribute.EXPRESSION: "Expression",
-    Attribute.POSE: "Pose",
-    Attribute.STRUCTURE: "Face shape",
-    Attribute.SKIN: "Skin",
-    Attribute.LIGHTING: "Light & quality",
-    Attribute.DEMOGRAPHIC: "Demographics",
-    Attribute.FORENSIC: "Forensics",
-}
+PRESS_DOWNLOAD = "() => setTimeout(() => document.querySelector('#blind-file').click(), 100)"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
 
@@ -118,18 +112,20 @@ def build_chat_tab(
             with gr.Column(visible=False, elem_id="chat-table") as eight:
                 shown_table = gr.HTML(table([], []), padding=False)
             page = _Page(session, models, list(panes), *_bar())
-            ranking_group, ranking, export = build_ranking()
+            ranking_group, ranking, export, file = build_ranking()
     with side:
         build_settings(chat, session, models, page.panes)
         _camera(page.box)
 
     groups = [(SIDE_BY_SIDE, beside), (BLIND, blind.group), (BLIND, ranking_group), (EIGHT, eight)]
     shown_in = [name for name, _ in groups]
-    mode.change(partial(_choose_mode, shown_in), [session, mode], [group for _, group in groups], **_QUIET)
-    testing, all_eight = BlindEvents(chat, book, settings), EightEvents(chat)
+    changed = [*(group for _, group in groups), page.status]
+    mode.change(partial(_choose_mode, shown_in), [session, mode], changed, **_QUIET)
+    testing, all_eight = BlindEvents(chat, book), EightEvents(chat)
     _connect_questions(chat, testing, all_eight, page, [page.panes, blind.shown, [shown_table]])
     _connect_panes(chat, page, list(senders))
-    _connect_votes(testing, page, blind, ranking, export)
+    _connect_votes(testing, page, blind, ranking)
+    export.click(testing.export, None, file, **_QUIET).then(None, None, None, js=PRESS_DOWNLOAD)
     page.clear.click(lambda: table([], []), None, shown_table, **_QUIET)
     page.box.stop(chat.stop, session, None, queue=False, **_QUIET)
     faces.select(chat.pick, page.box, [page.box, faces], **_QUIET)
@@ -151,14 +147,16 @@ def build_notice() -> None:
 
 def _choose_mode(shown_in: Sequence[str], session: ChatSession, mode: str) -> list[Any]:
     session.mode = mode
-    return [gr.update(visible=name == mode) for name in shown_in]
+    status = gr.skip() if session.stop is not None else status_line("")
+    return [*(gr.update(visible=name == mode) for name in shown_in), status]
 
 
 def _connect_questions(
     chat: ChatEvents, testing: BlindEvents, all_eight: EightEvents, page: _Page, parts: Sequence[Sequence[Any]]
 ) -> None:
     """Send and the topics ask in the mode that is on: one listener for all modes, since each would be a request."""
-    shown = [component for part in parts for component in part] + page.controls
+    # The session is an output as well: Gradio lets only such states expire.
+    shown = [page.session, *(component for part in parts for component in part), *page.controls]
     sizes = [len(part) for part in parts]
     sent = (chat.answer, testing.answer, all_eight.answer)
     page.box.submit(_in_its_mode(sent, sizes), page.asked, shown, **_QUIET)
@@ -174,7 +172,7 @@ def _in_its_mode(events: Sequence[Callable[..., Iterator[Any]]], sizes: Sequence
         number = MODES.index(session.mode)
         before, own, after = sum(sizes[:number]), sizes[number], sum(sizes[number + 1 :])
         for updates in events[number](session, chosen, value):
-            yield [*[gr.skip()] * before, *updates[:own], *[gr.skip()] * after, *updates[own:]]
+            yield [session, *[gr.skip()] * before, *updates[:own], *[gr.skip()] * after, *updates[own:]]
 
     return listener
 
@@ -197,14 +195,11 @@ def _edited(chat: ChatEvents, pane: int) -> Callable[..., Iterator[Any]]:
     return listener
 
 
-def _connect_votes(
-    blind: BlindEvents, page: _Page, parts: BlindParts, ranking: gr.HTML, export: gr.DownloadButton
-) -> None:
+def _connect_votes(blind: BlindEvents, page: _Page, parts: BlindParts, ranking: gr.HTML) -> None:
     for outcome, button in zip(VERDICTS, parts.verdicts, strict=True):
         button.click(partial(blind.vote, outcome), page.session, [*parts.shown, ranking], **_QUIET)
     page.clear.click(blind.clear, page.session, parts.shown, **_QUIET)
     gr.on(None, blind.ranking, None, ranking, **_QUIET)  # when the page is loaded
-    export.click(blind.export, None, export, **_QUIET)
 
 
 def _bar() -> tuple[gr.MultimodalTextbox, gr.HTML, gr.Button, dict[Attribute, gr.Button]]:

@@ -26,7 +26,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from facellm.conversation import Turn, as_plain_text
 from facellm.data import Example, open_image
 from facellm.errors import DataError
-from facellm.inputs import prompt_tokens
+from facellm.inputs import count_tiles, prompt_tokens
 
 NO_LOSS = -100  # the label of a token that is not to be learnt
 PADDING = -1  # its segment
@@ -93,9 +93,7 @@ class ImageTable:
 
     def _count_tiles(self, path: str, check: Callable[[], None]) -> int:
         check()
-        width, height = open_image(path).size
-        processor = self._processor
-        return int(processor.image_processor.get_number_of_image_patches(height, width, processor.images_kwargs))
+        return count_tiles(open_image(path), self._processor)
 
     def features(self, numbers: Sequence[int], model: InternVLForConditionalGeneration) -> Tensor:
         """The features of these images, one after another: [tiles, tokens of a tile, width of the language model]."""

@@ -138,6 +138,22 @@ class Settings(BaseSettings):
             return EMBEDDED_ADAPTER if self.base_checkpoint == str(EMBEDDED_BASE) else None
         return Path(self.adapter)
 
+    def find_adapter(self, wanted: str | None, *, beside: str | None) -> str | None:
+        """The folder or Hub id of the adapter that a command is to use; None for the base alone.
+
+        Args:
+            wanted: a name (a run's, or of the configured adapter), a folder, a Hub id, or none; None: as configured.
+            beside: the base model that was named, if one was: the configured adapter was not made for that.
+        """
+        if wanted is None:
+            return None if beside or self.adapter_path is None else str(self.adapter_path)
+        if wanted == "none":
+            return None
+        if wanted == self.adapter_name:
+            return str(self.adapter_path)
+        of_run = self.runs_dir / wanted / "adapter"
+        return str(of_run) if of_run.is_dir() and not Path(wanted).is_dir() else wanted
+
     @property
     def adapter_name(self) -> str | None:
         """The name under which that adapter answers: its folder's, and for a run's `adapter/` the run's."""

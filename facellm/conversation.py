@@ -12,6 +12,8 @@ from PIL import Image
 
 from facellm.errors import ModelError
 
+LEAST_TEMPERATURE = 0.01
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -46,6 +48,10 @@ class Sampling:
         ):
             if not low <= value <= high:
                 raise ModelError(f"{name} is {value}; expected {low} to {high}. Correct it and ask again.")
+        if 0 < temperature < LEAST_TEMPERATURE:  # words' scores divided by less would not be numbers
+            raise ModelError(
+                f"temperature is {temperature}; expected 0, or at least {LEAST_TEMPERATURE}. Correct it and ask again."
+            )
         return cls(max_new_tokens, temperature, top_p, seed)
 
 

@@ -84,6 +84,15 @@ class Decoder:
         """How many rows have not been read."""
         return len(self._waiting)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._waiting or self._rows)
+
+    def uses(self, slot: str) -> bool:
+        """Whether any row is answered by the adapter in this slot."""
+        return any(row.slot == slot for row in (*self._waiting, *self._rows))
+
     def admit(self, row: Row) -> None:
         """Queue a row to be answered."""
         self._waiting.append(row)

@@ -5,6 +5,7 @@ in common, and the model keeps what it has read.
 """
 
 import html
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,13 +14,14 @@ from typing import Any
 import gradio as gr
 
 from facellm.answerers import Answer
-from facellm.chat_events_tab import CONTROLS, NO_PICTURE, ChatEvents, box_update, status_line, warn
-from facellm.chat_session import ChatSession, check_models
+from facellm.chat_events_tab import CONTROLS, ChatEvents, box_update, guarded, status_line
+from facellm.chat_session import TOPICS, ChatSession, Picture, check_models
 from facellm.conversation import Request, Turn
 from facellm.data import Attribute
-from facellm.errors import DataError, FaceLLMError
+from facellm.errors import DataError
 
 HOW = "Pick a face, or add a picture, and send it: each chosen model answers all eight questions about it."
+TYPED = "Here the eight topics are asked, and no other question. Ask yours in the mode Side by side."
 
 Updates = list[Any]  # for the table, the text field, the status and the controls
 
@@ -32,59 +34,70 @@ class EightEvents:
 
     def answer(self, session: ChatSession, chosen: list[str], value: dict[str, Any]) -> Iterator[Updates]:
         """Ask everything and fill the table while the answers come."""
-        try:
-            with session.answering() as stop:
-                check_models(chosen, self._chat.answerers.names())
-                if value["files"]:
-                    session.pictures = tuple(self._chat.pictures.take(file) for file in value["files"])
-                if not session.pictures:
-                    raise DataError(NO_PICTURE)
-                started = time.monotonic()
-                asked = {"text": value["text"], "files": []}
-                yield _updates(
-                    table(chosen, [Answer()] * (8 * len(chosen))),
-                    box_update(busy=True, value=asked),
-                    "Answering…",
-                    True,
-                )
-                shown = None
-                with closing(self._chat.answerers.stream(self._requests(session, chosen), stop=stop)) as stream:  # type: ignore[type-var]
-                    for answers in stream:
-                        yield _updates(gr.skip() if answers == shown else table(chosen, answers))
-                        shown = answers
+
+        def work(stop: threading.Event) -> Iterator[Updates]:
+            check_models(chosen, self._chat.answerers.names())
+            if value["text"].strip():
+                raise DataError(TYPED)
+            _, pictures = self._chat.read(session, Attribute.DETAIL.question, value)
+            session.pictures = tuple(pictures) or session.pictures
+            started, shown = time.monotonic(), None
+            asked = box_update(busy=True, value={"text": value["text"], "files": []})
             yield _updates(
-                gr.skip(), box_update(busy=False), f"Answered in {time.monotonic() - started:.1f} s", busy=False
+                table(chosen, [Answer()] * (len(TOPICS) * len(chosen)), session.pictures), asked, "Answering…", True
             )
-        except FaceLLMError as error:
-            warn(str(error))
-            yield _updates(gr.skip(), box_update(busy=False, value=value), "", busy=False)
+            with closing(self._chat.answerers.stream(self._requests(session, chosen), stop=stop)) as stream:  # type: ignore[type-var]
+                for answers in stream:
+                    yield _updates(gr.skip() if answers == shown else table(chosen, answers, session.pictures))
+                    shown = answers
+            stopped = stop.is_set()
+            ended = "Stopped after" if stopped else "Answered in"
+            last = table(chosen, shown or [], session.pictures, stopped=stopped)
+            yield _updates(last, box_update(busy=False), f"{ended} {time.monotonic() - started:.1f} s", False)
+
+        def as_before() -> Updates:
+            return _updates(gr.skip(), box_update(busy=False, value=value), "", False)
+
+        yield from guarded(session, work, as_before, _updates(gr.skip()))
 
     def _requests(self, session: ChatSession, chosen: Sequence[str]) -> list[Request]:
         images = tuple(picture.image for picture in session.pictures)
         return [
             Request((Turn("user", attribute.question, images),), name, session.sampling(name, self._chat.usual))
-            for attribute in Attribute
+            for attribute in TOPICS
             for name in chosen
         ]
 
 
-def table(chosen: Sequence[str], answers: Sequence[Answer]) -> str:
-    """A row for each attribute, a column for each model."""
-    if not chosen:
+def table(
+    chosen: Sequence[str], answers: Sequence[Answer], pictures: Sequence[Picture] = (), *, stopped: bool = False
+) -> str:
+    """A row for each topic, a column for each model; the pictures asked about stand in the corner.
+
+    Args:
+        stopped: answers that are not complete will not go on.
+    """
+    if not chosen or not answers:
         return f'<p class="chat-small">{HOW}</p>'
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *chosen))
+    corner = "".join(
+        f'<img src="gradio_api/file={html.escape(each.shown)}" alt="The picture asked about">' for each in pictures
+    )
+    head = f"<th>{corner}</th>" + "".join(f"<th>{html.escape(name)}</th>" for name in chosen)
     rows = []
-    for number, attribute in enumerate(Attribute):
+    for number, name in enumerate(TOPICS.values()):
         some = answers[number * len(chosen) : (number + 1) * len(chosen)]
-        cells = "".join(f"<td>{_cell(answer)}</td>" for answer in some)
-        rows.append(f"<tr><th>{html.escape(attribute.topic)}</th>{cells}</tr>")
+        cells = "".join(f"<td>{_cell(answer, stopped)}</td>" for answer in some)
+        rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     return f'<table class="chat-table chat-eight"><tr>{head}</tr>{"".join(rows)}</table>'
 
 
-def _cell(answer: Answer) -> str:
+def _cell(answer: Answer, stopped: bool) -> str:
+    text = html.escape(answer.text.strip())
     if answer.error is not None:
-        return f"<i>{html.escape(answer.error)}</i>"
-    return html.escape(answer.text.strip()) or "…"
+        return f"{text} <i>{html.escape(answer.error)}</i>"
+    if stopped and not answer.complete:
+        return f"{text} <i>(stopped)</i>"
+    return text or "…"
 
 
 def _updates(shown: Any, box: Any = None, status: str | None = None, busy: bool | None = None) -> Updates:

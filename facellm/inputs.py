@@ -52,7 +52,8 @@ class ImageFeatures:
 
     def of(self, images: Sequence[Image.Image]) -> list[SeenImage]:
         """The features of each image; one vision call for all that are new."""
-        names = [_content(image) for image in images]
+        contents = {id(image): _content(image) for image in {id(image): image for image in images}.values()}
+        names = [contents[id(image)] for image in images]  # a question to four models brings one image four times
         new = {name: image for name, image in zip(names, images, strict=True) if name not in self._kept}
         self._kept.update(zip(new, self._compute(list(new.values())), strict=True))
         for name in names:
@@ -107,22 +108,32 @@ def make_prompts(
     Raises:
         ModelError: a conversation leaves no room in the context for an answer.
     """
-    seen = features.of([image for request in requests for image in request.images])
-    prompts, first = [], 0
-    for request in requests:
-        own = seen[first : first + len(request.images)]
-        first += len(own)
-        prompts.append(_prompt(request, own, processor, context))
-    return prompts
+    tokens = [_tokens(request, processor, context) for request in requests]  # before the costly look at the images
+    seen = iter(features.of([image for request in requests for image in request.images]))
+    return [
+        _prompt(some, [next(seen) for _ in request.images], processor)
+        for some, request in zip(tokens, requests, strict=True)
+    ]
 
 
-def _prompt(request: Request, seen: Sequence[SeenImage], processor: InternVLProcessor, context: int) -> Prompt:
-    tokens = prompt_tokens(request.conversation, processor, [len(image.features) for image in seen])
+def count_tiles(image: Image.Image, processor: InternVLProcessor) -> int:
+    """Into how many tiles the processor cuts an image."""
+    width, height = image.size
+    return int(processor.image_processor.get_number_of_image_patches(height, width, processor.images_kwargs))
+
+
+def _tokens(request: Request, processor: InternVLProcessor, context: int) -> list[int]:
+    tiles = [count_tiles(image, processor) for image in request.images]
+    tokens = prompt_tokens(request.conversation, processor, tiles)
     if len(tokens) >= context:
         raise ModelError(
             f"The conversation has {len(tokens)} tokens, images included; the model takes {context}. "
             "Clear the chat, or ask a shorter question or with fewer images."
         )
+    return tokens
+
+
+def _prompt(tokens: list[int], seen: Sequence[SeenImage], processor: InternVLProcessor) -> Prompt:
     names = iter([image.name for image in seen for _ in range(image.features.shape[0] * image.features.shape[1])])
     image_token = processor.image_token_id
     keys = tuple(next(names) if token == image_token else token for token in tokens)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+MOST_PREFIXES = 256  # kept at once, since each is looked at for each new question
 GROWTH = 256  # tokens by which a full buffer grows at least
 
 
@@ -87,10 +88,11 @@ class _BufferLayer(DynamicLayer):
         """Buffers that begin with these and have room for `headroom` more tokens."""
         rows, heads, length, width = keys.shape
         size = max(length, at_least) + self._headroom
-        self.keys = keys.new_empty(rows, heads, size, width)
-        self.values = values.new_empty(rows, heads, size, values.shape[3])
-        self.keys[:, :, :length] = keys
-        self.values[:, :, :length] = values
+        new_keys = keys.new_empty(rows, heads, size, width)
+        new_values = values.new_empty(rows, heads, size, values.shape[3])
+        new_keys[:, :, :length] = keys
+        new_values[:, :, :length] = values
+        self.keys, self.values = new_keys, new_values  # only now: either may have been too large for the memory
         self.is_initialized = True
 
 
@@ -169,11 +171,7 @@ class PrefixCache:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._kept: OrderedDict[tuple[Hashable, tuple[Hashable, ...]], Past] = OrderedDict()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in use."""
-        return sum(past.nbytes for past in self._kept.values())
+        self.nbytes = 0  # in use
 
     def longest(self, owner: Hashable, tokens: Sequence[Hashable]) -> Past:
         """The longest known beginning of the tokens under this owner; NOTHING where there is none."""
@@ -190,24 +188,28 @@ class PrefixCache:
         """Remember what belongs to these tokens; shorter entries that it continues are dropped."""
         tokens = tuple(tokens[: len(past)])
         for key in [key for key in self._kept if key[0] == owner and shared(key[1], tokens) == len(key[1])]:
-            del self._kept[key]
+            self._drop(key)
         if past.nbytes <= self._budget:
             try:
                 self._kept[owner, tokens] = past.copy()
+                self.nbytes += past.nbytes
             except torch.OutOfMemoryError:  # what is kept only saves time
                 self.clear()
-        size = self.nbytes
-        while size > self._budget:
-            size -= self._kept.popitem(last=False)[1].nbytes
+        while self.nbytes > self._budget or len(self._kept) > MOST_PREFIXES:
+            self._drop(next(iter(self._kept)))
 
     def forget(self, owner: Hashable) -> None:
         """Drop all that belongs to an owner, such as an adapter that is gone."""
         for key in [key for key in self._kept if key[0] == owner]:
-            del self._kept[key]
+            self._drop(key)
 
     def clear(self) -> None:
         """Free the memory."""
         self._kept.clear()
+        self.nbytes = 0
+
+    def _drop(self, key: tuple[Hashable, tuple[Hashable, ...]]) -> None:
+        self.nbytes -= self._kept.pop(key).nbytes
 
 
 def shared(first: Sequence[Hashable], second: Sequence[Hashable]) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from facellm.adapters import read_adapter
 from facellm.calibration import choose_threads
 from facellm.checkpoint import Quantization, load_checkpoint, share_tensors
 from facellm.conversation import Request, Sampling, Turn, messages
@@ -46,26 +47,33 @@ class _Batch:
     requests: tuple[Request, ...]
     stop: threading.Event  # the caller's: keep what there is, and end
     closed: threading.Event = field(default_factory=threading.Event)  # nobody is waiting any more
+    ended: threading.Event = field(default_factory=threading.Event)  # it cannot go on
     updates: queue.SimpleQueue[Texts | BaseException | None] = field(default_factory=queue.SimpleQueue)  # None: the end
     rows: list[Row] = field(default_factory=list)
+    finished: set[int] = field(default_factory=set)  # rows that have come to their end
     shown: Texts = ()
     shown_at: float = float("-inf")
 
     def stopped(self) -> bool:
-        return self.stop.is_set() or self.closed.is_set()
+        return self.stop.is_set() or self.closed.is_set() or self.ended.is_set()
 
     def publish(self) -> None:
         """Hand out the texts so far, unless they were handed out just now."""
         now = time.monotonic()
         if now - self.shown_at >= PUBLISH_INTERVAL and (texts := self.texts()) != self.shown:
             self.shown, self.shown_at = texts, now
+            self._note_finished()
             self.updates.put(texts)
+
+    def _note_finished(self) -> None:
+        self.finished.update(number for number, row in enumerate(self.rows) if row.done)
 
     def texts(self) -> Texts:
         return tuple(str(row.text) for row in self.rows) or ("",) * len(self.requests)
 
     def end(self) -> None:
         """Hand out the last texts, or what went wrong."""
+        self._note_finished()
         error = next((row.error for row in self.rows if row.error is not None), None)
         self.updates.put(self.texts() if error is None else error)
         self.updates.put(None)
@@ -82,6 +90,9 @@ class ChatModel:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()  # for the worker thread
         self._batches: list[_Batch] = []  # the worker thread's: admitted, and not ended
         self._models: dict[str | None, LoadedModel] = {}  # the worker thread's; None is the base
+        self._leaving: list[LoadedModel] = []  # the worker thread's: removed, but still answering
+        self._retired: list[str] = []  # the worker thread's: slots of adapters that are gone, perhaps still answering
+        self._loading = threading.Lock()  # one checkpoint is read at a time
         self._pending = 0
         self._lock = threading.Lock()  # guards _pending, and that nothing is queued after the end
         self._closed = threading.Event()
@@ -118,6 +129,7 @@ class ChatModel:
         if model.device.type == "cpu":
             choose_threads(model)
         self._models[None] = LoadedModel(None, str(checkpoint), model, processor)
+        self._quantization: Quantization = quantization
 
     @property
     def checkpoint(self) -> str:
@@ -147,75 +159,90 @@ class ChatModel:
     def add_adapter(self, name: str, source: str | Path) -> None:
         """Load a LoRA adapter of the base between two tokens of what is being written; it can be asked from then on.
 
+        An adapter that it replaces ends the answers that it has begun. Reading the files holds up nobody else.
+
         Raises:
             ModelError: it is missing or damaged, it does not fit the base, or a checkpoint has its name.
         """
-        self._call(lambda: self._add_adapter(name, source))
-
-    def _add_adapter(self, name: str, source: str | Path) -> None:
         if name in self._models:
             raise ModelError(f"There is a checkpoint {name} already. Give the adapter another name.")
-        base = self._models[None]
-        if (replaced := base.adapters.add(name, source)) is not None:
-            base.decoder.prefixes.forget(replaced)
+        if not self._models[None].adapters.has(name, source):
+            adapter = read_adapter(source)
+            self._call(lambda: self._retire(self._models[None].adapters.add(name, source, adapter)))
 
     def remove_adapter(self, name: str) -> None:
-        """Unload an adapter; nothing happens if it is not loaded. Answers that it is writing end where they are."""
-        self._call(lambda: self._remove_adapter(name))
+        """Unload an adapter, once it has ended the answers that it has begun; nothing happens if it is not loaded."""
+        self._call(lambda: self._retire(self._models[None].adapters.remove(name)))
 
-    def _remove_adapter(self, name: str) -> None:
-        base = self._models[None]
-        if name not in base.adapters.names:
-            return
-        self._end_answers_of(name)
-        slot = base.adapters.remove(name)
-        base.decoder.prefixes.forget(slot)
+    def _retire(self, slot: str | None) -> None:
+        if slot is not None:
+            self._retired.append(slot)
+        self._sweep()
 
     def add_checkpoint(self, name: str, source: str | Path) -> None:
         """Load a whole model beside the base; tensors that are equal to the base's share its memory.
 
-        The same name with the same source again does nothing.
+        The same name with the same source again does nothing. Reading the files holds up nobody else.
 
         Raises:
             ModelError: it cannot be loaded, or the name is taken.
         """
-        self._call(lambda: self._add_checkpoint(name, source))
+        with self._loading:
+            loaded, base = self._models.get(name), self._models[None]
+            if loaded is not None and loaded.source == str(source):
+                return
+            if loaded is not None or name in base.adapters.names:
+                raise ModelError(f"There is a model {name} already. Give the checkpoint {source} another name.")
+            if self._quantization == "none":
+                model, processor = load_checkpoint(source, device="cpu", dtype=base.model.dtype)
+            else:  # quantized weights stay where they were made
+                kind: Any = base.device.type
+                model, processor = load_checkpoint(source, device=kind, quantization=self._quantization)
 
-    def _add_checkpoint(self, name: str, source: str | Path) -> None:
-        if name in self._models and self._models[name].source == str(source):
-            return
-        base = self._models[None]
-        if name in self._models or name in base.adapters.names:
-            raise ModelError(f"There is a model {name} already. Give the checkpoint {source} another name.")
-        model, processor = load_checkpoint(source, device="cpu", dtype=base.model.dtype)
-        share_tensors(model, base.model)
-        self._models[name] = LoadedModel(name, str(source), model, processor, like=base)
+            def attach() -> None:
+                if self._quantization == "none":
+                    share_tensors(model, base.model)
+                self._models[name] = LoadedModel(name, str(source), model, processor, like=base)
+
+            self._call(attach)
 
     def remove_checkpoint(self, name: str) -> None:
         """Unload a checkpoint that stands beside the base, as `remove_adapter` does an adapter."""
         self._call(lambda: self._remove_checkpoint(name))
 
     def _remove_checkpoint(self, name: str) -> None:
-        self._end_answers_of(name)
-        self._models.pop(name, None)
+        if name in self._models:
+            self._leaving.append(self._models.pop(name))
+        self._sweep()
 
-    def _end_answers_of(self, name: str) -> None:
-        for batch in self._batches:
-            if any(request.model == name for request in batch.requests):
-                batch.stop.set()
-        for model in self._models.values():
-            model.decoder.tidy()
+    def _sweep(self) -> None:
+        """Free what was removed and answers no more."""
+        base = self._models[None]
+        for slot in [slot for slot in self._retired if not base.decoder.uses(slot)]:
+            self._retired.remove(slot)
+            base.adapters.take_out(slot)
+            base.decoder.prefixes.forget(slot)
+        self._leaving = [model for model in self._leaving if model.decoder.busy]
 
     def memory(self) -> Memory:
         """Bytes in use, by what they are for; tensors that several models share are counted once."""
-        return self._call(lambda: Memory.of(list(self._models.values())))
+        return self._call(lambda: Memory.of([*self._models.values(), *self._leaving]))
 
-    def stream(self, requests: Sequence[Request], *, stop: threading.Event | None = None) -> Iterator[Texts]:
+    def stream(
+        self,
+        requests: Sequence[Request],
+        *,
+        stop: threading.Event | None = None,
+        finished: set[int] | None = None,
+    ) -> Iterator[Texts]:
         """Answer all requests side by side and yield all their texts so far, again and again until they are complete.
 
         Yields at most 20 times a second, and at least every `HEARTBEAT` seconds, then with the same texts, so that the
         caller can look around.
         Closing the iterator, or setting `stop`, frees the model within two tokens; texts up to there are kept.
+
+        Args:
+            finished: is told, by their numbers, which answers have come to their end.
 
         Raises:
             BusyError: too many questions are waiting.
@@ -223,7 +250,7 @@ class ChatModel:
         """
         if not requests:
             return
-        batch = self._submit(requests, stop)
+        batch = self._submit(requests, stop, finished)
         texts: Texts = ("",) * len(requests)
         try:
             running = True
@@ -237,7 +264,7 @@ class ChatModel:
         """The complete answers, in order."""
         texts: list[str] = []
         for first in range(0, len(requests), BATCH_ROWS):
-            batch = self._submit(requests[first : first + BATCH_ROWS], None)
+            batch = self._submit(requests[first : first + BATCH_ROWS])
             while (update := batch.updates.get()) is not None:
                 if isinstance(update, BaseException):
                     raise update
@@ -260,8 +287,12 @@ class ChatModel:
 
     # Between the threads
 
-    def _submit(self, requests: Sequence[Request], stop: threading.Event | None) -> _Batch:
+    def _submit(
+        self, requests: Sequence[Request], stop: threading.Event | None = None, finished: set[int] | None = None
+    ) -> _Batch:
         batch = _Batch(tuple(requests), stop or threading.Event())
+        if finished is not None:
+            batch.finished = finished
         with self._lock:
             self._check_open()
             if self._pending >= self._queue_limit:
@@ -299,15 +330,17 @@ class ChatModel:
         torch.set_grad_enabled(False)  # of this thread alone
         while not self._closed.is_set():
             self._take_work(wait=not self._batches)
-            for model in self._models.values():
+            for model in [*self._models.values(), *self._leaving]:
                 try:
                     model.decoder.work()
                 except BaseException as error:  # noqa: BLE001 - raised again where the answers are awaited
                     model.decoder.fail(error)
             self._hand_out()
+            if self._retired or self._leaving:
+                self._sweep()
         self._take_work(wait=False)
         for batch in self._batches:
-            batch.stop.set()
+            batch.ended.set()
         self._hand_out()
         self._models.clear()
 
@@ -333,7 +366,7 @@ class ChatModel:
             return  # it was stopped
         except BaseException as error:  # noqa: BLE001 - raised again where the answer is awaited
             batch.updates.put(error)
-            batch.stop.set()
+            batch.ended.set()
             return
         batch.rows = [rows[index] for index in range(len(rows))]
         for row in batch.rows:

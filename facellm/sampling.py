@@ -52,7 +52,10 @@ class Chooser:
             scores = self._processors(ids, scores)  # type: ignore[arg-type]
         if self._generator is None:
             return scores[0].argmax()
-        return torch.multinomial(scores[0].softmax(-1), 1, generator=self._generator)[0]
+        chances = scores[0].softmax(-1)
+        if not chances.isfinite().all():  # such as a damaged adapter's: only its own answer suffers
+            return logits.nan_to_num().argmax()
+        return torch.multinomial(chances, 1, generator=self._generator)[0]
 
 
 def choose(choosers: Sequence[Chooser], logits: Tensor, written: Sequence[Sequence[int]]) -> list[int]:

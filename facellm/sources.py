@@ -13,6 +13,7 @@ from pathlib import Path
 
 from facellm.errors import ModelError
 
+_SUCH_AS = {"model": "OpenGVLab/InternVL3-1B-hf", "adapter": "somebody/their-face-lora"}
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -31,7 +32,7 @@ def find_source(source: str | Path, what: str) -> tuple[str, str]:
     found = "is a file" if Path(place).is_file() else "does not exist"
     raise ModelError(
         f"The {what} {source} cannot be loaded: {place} {found}. Expected a folder, or a repository of the Hugging "
-        "Face Hub such as OpenGVLab/InternVL3-1B-hf."
+        f"Face Hub such as {_SUCH_AS[what]}."
     )
 
 

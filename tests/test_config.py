@@ -84,3 +84,15 @@ def test_remotes_and_checkpoints_come_from_the_environment_too(monkeypatch: pyte
     monkeypatch.setenv("FACELLM_REMOTES", '{"vllm": {"url": "x"}}')
     with pytest.raises(ConfigError, match="FACELLM_REMOTES"):
         load_settings()
+
+
+def test_a_command_takes_an_adapter_by_its_name(data_dir: Path) -> None:
+    settings = load_settings()
+    folder = data_dir / "runs" / "run-1" / "adapter"
+    folder.mkdir(parents=True)
+    assert settings.find_adapter("run-1", beside=None) == str(folder)
+    assert settings.find_adapter("facellm-tiny", beside="x") == str(EMBEDDED_ADAPTER)
+    assert settings.find_adapter(None, beside=None) == str(EMBEDDED_ADAPTER)
+    assert settings.find_adapter(None, beside="x") is None
+    assert settings.find_adapter("none", beside=None) is None
+    assert settings.find_adapter("some/repo", beside=None) == "some/repo"
