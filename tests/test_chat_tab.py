@@ -355,10 +355,14 @@ def page(app: App, browser: Any) -> Iterator[Any]:
 LOCAL = ("http://127.0.0.1:", "data:", "blob:")
 
 
+TOLD: set[Any] = set()  # browser contexts that have seen the notice
+
+
 def open_page(page: Any, url: str) -> None:
     page.goto(url)
     page.wait_for_selector("#chat-box textarea")
-    if not page.evaluate("localStorage.getItem('facellm-notice')?.includes('true')"):
+    if page.context not in TOLD:
+        TOLD.add(page.context)
         page.click("text=I understand")
         page.wait_for_selector("#chat-notice", state="detached")
     page.wait_for_selector(".chat-pane .placeholder")
