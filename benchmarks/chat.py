@@ -10,7 +10,6 @@ InternVL3's true sizes with random weights (benchmarks/support/geometry.py), in 
 import argparse
 import itertools
 import json
-import resource
 import shutil
 import statistics
 import sys
@@ -95,7 +94,8 @@ def measure(
 
 def peak_memory(base: Path, adapter: Path, device: Any) -> float:
     """The most memory that two panes ever took, from the loading on, in weights of one model; its own process."""
-    before = memory(device)
+    memory(device)
+    before = memory(device)  # of what there is now
     with ChatModel.load(base, device=device) as model:
         model.add_adapter("tuned", adapter)
         stream_of(model, face_number(1), None, "tuned", tokens=16)
@@ -129,10 +129,14 @@ def never_ending(checkpoint: Path, folder: Path, *, move: bool = False) -> Path:
 
 
 def memory(device: str) -> int:
-    """The most bytes that this process has ever used, on the GPU if that is where models go."""
+    """Bytes in use at the most since this was last asked, on the GPU if that is where models go."""
     if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak of this process begins anew
+    return 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
 
 
 def face_number(seed: int) -> Image.Image:

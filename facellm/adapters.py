@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import InternVLForConditionalGeneration
 
 from facellm.errors import ModelError
-from facellm.gated_lora import Gate, GatedLinear
+from facellm.gated_lora import GatedLinear, RowSpans
 from facellm.sources import find_source
 
 WEIGHTS = "adapter_model.safetensors"
@@ -65,7 +65,7 @@ class AdapterSet:
 
     def __init__(self, base: InternVLForConditionalGeneration) -> None:
         self._base = base
-        self._gate = Gate()
+        self._rows = RowSpans()
         self._slots: dict[str, str] = {}  # name → what the layers know it by; a new one each time it is loaded
         self._sources: dict[str, tuple[object, ...]] = {}
         self._added = 0
@@ -137,7 +137,7 @@ class AdapterSet:
 
     def choose(self, slots: Sequence[str | None]) -> None:
         """Row i of the next forward passes is computed with the adapter in slots[i]; None is the base."""
-        self._gate.set(slots)
+        self._rows.set(slots)
 
     def _layers(self) -> list[tuple[str, GatedLinear]]:
         return [(name, layer) for name, layer in self._base.named_modules() if isinstance(layer, GatedLinear)]
@@ -146,7 +146,7 @@ class AdapterSet:
         found = self._base.get_submodule(module)
         if isinstance(found, GatedLinear):
             return found
-        gated = GatedLinear(linear, self._gate)
+        gated = GatedLinear(linear, self._rows)
         self._base.set_submodule(module, gated)
         return gated
 

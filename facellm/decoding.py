@@ -178,7 +178,7 @@ class Decoder:
             row.past = past
             group.append(row)
         self._waiting = [row for row in self._waiting if row not in group]
-        return group
+        return sorted(group, key=lambda row: row.slot or "")
 
     def _known(self, row: Row) -> Past:
         past = self.prefixes.longest(row.slot, row.prompt.keys[:-1])  # the last token's logits are needed
@@ -255,9 +255,10 @@ class Decoder:
         if cache is not None and not self._rows and len(rows) == cache.rows:
             self._rows, self._cache = list(rows), cache
             return
-        pasts = [self._cache.past(number) for number in range(len(self._rows))] if self._cache else []
-        self._rows = [*self._rows, *rows]
-        self._rebuild([*pasts, *(row.past for row in rows)])
+        known = [(row, self._cache.past(number)) for number, row in enumerate(self._rows)] if self._cache else []
+        together = sorted([*known, *((row, row.past) for row in rows)], key=lambda pair: pair[0].slot or "")
+        self._rows = [row for row, _ in together]  # rows of one adapter next to each other: they are computed at once
+        self._rebuild([past for _, past in together])
 
     def _leave(self) -> None:
         """Take out the rows that are done or stopped; what they said may be the beginning of the next turn."""

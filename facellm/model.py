@@ -338,16 +338,21 @@ class ChatModel:
             self._hand_out()
             if self._retired or self._leaving:
                 self._sweep()
-        self._take_work(wait=False)
+        while not self._work.empty():  # whoever waits for something is told that it is over
+            self._take_work(wait=False)
         for batch in self._batches:
             batch.ended.set()
         self._hand_out()
         self._models.clear()
 
     def _take_work(self, *, wait: bool) -> None:
-        """Do what was asked meanwhile; `wait` for the first of it."""
+        """Do what was asked meanwhile; `wait` for the first of it.
+
+        One question at most: its pictures have to be looked at, and others are waiting for their next token.
+        """
+        admitted = len(self._batches)
         try:
-            while True:
+            while len(self._batches) == admitted:
                 self._work.get(block=wait)()
                 wait = False
         except queue.Empty:

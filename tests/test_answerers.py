@@ -84,6 +84,23 @@ def test_one_that_fails_says_why_and_the_others_answer(
         list(answerers.stream(ask("gone")))
 
 
+def test_a_local_failure_does_not_end_a_remote_answer(model: ChatModel) -> None:
+    with OpenAIServer(tokens=20, delay_s=0.02) as slow:
+        answerers = Answerers(model, remotes=[remote(slow)])
+        too_long = Request((Turn("user", "why " * 4000),), BASE, SHORT)
+        *_, last = answerers.stream([too_long, *ask("far away")])
+        assert "has" in str(last[0].error) and "tokens" in str(last[0].error)
+        whole = slow.expected_text(slow.asked("/v1/chat/completions")[-1].body)
+    assert (last[1].text, last[1].error, last[1].complete) == (whole, None, True)
+
+
+def test_a_checkpoint_that_cannot_be_loaded_holds_up_no_other(model: ChatModel, tmp_path: Path) -> None:
+    answerers = Answerers(model, checkpoints={"gone": str(tmp_path / "nowhere")})
+    *_, last = answerers.stream(ask(BASE, "gone"))
+    assert last[0].text == model.replies([Request(QUESTION, None, SHORT)])[0]
+    assert "cannot be loaded" in str(last[1].error)
+
+
 def test_without_a_local_model_everything_is_remote(server: OpenAIServer) -> None:
     answerers = Answerers(None, remotes=[remote(server), remote(server, "second")])
     assert answerers.names() == ["far away", "second"]

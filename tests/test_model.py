@@ -187,6 +187,38 @@ def test_a_name_takes_the_weights_it_was_given_last(
     assert reply == [plain.reply(ask(FACES[0], "Hi", adapter="run 1.5"))]
 
 
+@pytest.mark.parametrize("how", ["replaced", "removed"])
+def test_an_adapter_that_goes_ends_the_answers_that_it_has_begun(
+    checkpoint: Path, adapters: dict[str, Path], plain: PlainModels, how: str
+) -> None:
+    long = Sampling(max_new_tokens=200)
+    with ChatModel.load(checkpoint, device="cpu") as model:
+        model.add_adapter("mine", adapters["other"])
+        running = model.stream([ask(FACES[0], "Hi", adapter="mine", sampling=long)])
+        next(texts for texts in running if texts[0])
+        if how == "replaced":
+            model.add_adapter("mine", adapters["run 1.5"])
+            (reply,) = model.replies([ask(FACES[0], "Hi", adapter="mine")])
+            assert reply == plain.reply(ask(FACES[0], "Hi", adapter="run 1.5"))
+        else:
+            model.remove_adapter("mine")
+            with pytest.raises(ModelError, match="mine is not loaded"):
+                model.replies([ask(FACES[0], "Hi", adapter="mine")])
+        *_, last = running
+        assert last == (plain.reply(ask(FACES[0], "Hi", adapter="other"), 200),)
+        model.remove_adapter("mine")
+        model.replies([ask(FACES[0], "Hi")])  # a round in which what has gone is swept out
+        assert model.memory().adapters == 0
+
+
+def test_a_row_whose_numbers_are_lost_harms_no_other(model: ChatModel, plain: PlainModels) -> None:
+    cold = ask(FACES[1], "Hi", sampling=Sampling(max_new_tokens=5, temperature=1e-38))
+    replies = model.replies([ask(FACES[0], "Hi"), cold])
+    assert replies[0] == plain.reply(ask(FACES[0], "Hi"))
+    with pytest.raises(ModelError, match="temperature is 1e-38; expected 0, or at least 0.01"):
+        Sampling.checked(temperature=1e-38, top_p=1, max_new_tokens=5, seed=0)
+
+
 # Vision features
 
 
@@ -391,6 +423,8 @@ def test_a_question_is_answered_while_another_is_being_answered(model: ChatModel
 
 
 def test_stop_ends_the_reading_of_a_long_prompt_within_a_layer(model: ChatModel, plain: PlainModels) -> None:
+    while model.pending:  # what the test before has closed
+        time.sleep(0.001)
     stop = threading.Event()
     layers = model._models[None].model.model.language_model.layers
     passed: list[int] = []
