@@ -48,13 +48,15 @@ def main() -> None:
 def walk(page: Any, url: str) -> None:
     """The loop, a picture at each stop."""
     page.goto(url)
+    page.click("#chat-notice button")
     page.locator("#chat-faces .thumbnail-item").nth(3).click()
     page.wait_for_selector("#chat-box img")
     topics = page.locator("#chat-topics")
-    for topic in ("Expression", "Pose"):
+    for number, topic in enumerate(("Expression", "Pose")):
         topics.get_by_role("button", name=topic, disabled=False).click()
-        page.wait_for_selector("#chat-status:has-text('Answering')")
+        page.locator("#chat-beside .chat-pane").first.locator("[data-testid=bot]").nth(number).wait_for()
         page.wait_for_selector("#chat-status:has-text('Answered')")
+        page.wait_for_timeout(500)
     page.wait_for_timeout(1000)
     page.screenshot(path=IMAGES / "chat.png")
 
