@@ -538,19 +538,22 @@ def test_on_a_telephone_a_pane_fills_the_width_and_the_page_does_not_scroll_side
     page.close()
 
 
-def test_one_pane_answers_again_and_the_other_stays(page: Any) -> None:
+def test_one_pane_answers_again_by_its_own_settings_and_the_other_stays(page: Any) -> None:
     pick(page, 0)
     page.fill("#chat-box textarea", "Who?")
     page.keyboard.press("Enter")
     wait_answered(page)
     before = answers(page)
     page.click("#chat-settings button")
+    page.click("#chat-whom input")
+    page.click("[role=option]:has-text('tuned')")
     page.locator("#chat-settings input[type=number]").first.fill("1.5")
     page.keyboard.press("Tab")
-    page.wait_for_timeout(500)
+    page.wait_for_selector(".chat-pane label:has-text('tuned · own settings')")
     page.hover(".chat-pane >> nth=1")
     page.click(".chat-pane >> nth=1 >> button[title=Retry]")
-    page.wait_for_selector("#chat-box .stop-button, #chat-status:has-text('Answering')")
+    last = "[...document.querySelectorAll('.chat-pane')][1].querySelector('[data-testid=bot]').innerText"
+    page.wait_for_function(f"before => {last} !== before", arg=before[1], timeout=10_000)
     wait_answered(page)
     after = answers(page)
     assert after[0] == before[0]
