@@ -76,10 +76,10 @@ def open_tab(page: Any, name: str) -> None:
 
 def ask_expression(page: Any) -> list[str]:
     """Pick the first example face, ask for its expression; the newest answer of each pane that is shown."""
-    page.locator("#chat-clear").click()
     page.locator("#chat-faces .thumbnail-item").first.click()
     page.wait_for_selector("#chat-box img")
     page.locator("#chat-topics").get_by_role("button", name="Expression").click()
+    page.locator(".chat-pane:visible [data-testid=bot]").first.wait_for()  # it comes with the status "Answering"
     page.wait_for_selector("#chat-status:has-text('Answered')", timeout=60_000)
     panes = page.locator(".chat-pane:visible")
     return [panes.nth(index).locator("[data-testid=bot]").last.inner_text().strip() for index in range(panes.count())]
