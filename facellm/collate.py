@@ -26,11 +26,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from facellm.conversation import Turn, as_plain_text
 from facellm.data import Example, open_image
 from facellm.errors import DataError
-from facellm.inputs import count_tiles, prompt_tokens
+from facellm.inputs import count_tiles, look_at, prompt_tokens
 
 NO_LOSS = -100  # the label of a token that is not to be learnt
 PADDING = -1  # its segment
-TILES_PER_CALL = 32  # bounds the vision tower's memory
 _STAND_IN = Image.new("RGB", (1, 1))  # a prompt says where an image is, not what it shows
 
 
@@ -108,14 +107,7 @@ class ImageTable:
 
     @torch.no_grad()
     def _compute(self, numbers: Sequence[int], model: InternVLForConditionalGeneration) -> list[Tensor]:
-        if not numbers:
-            return []
-        processor = self._processor
-        images = [open_image(self.paths[number]) for number in numbers]
-        pixels = processor(images=images, text=processor.image_token * len(images), return_tensors="pt")["pixel_values"]
-        calls = pixels.to(model.device).split(TILES_PER_CALL)
-        features = torch.cat([model.get_image_features(pixel_values=tiles).pooler_output for tiles in calls])
-        return [some.clone() for some in features.split([self.tiles[number] for number in numbers])]
+        return look_at([open_image(self.paths[number]) for number in numbers], self._processor, model)
 
 
 def encode(

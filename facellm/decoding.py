@@ -80,11 +80,6 @@ class Decoder:
             layer.register_forward_pre_hook(self._check_wanted)
 
     @property
-    def waiting(self) -> int:
-        """How many rows have not been read."""
-        return len(self._waiting)
-
-    @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
         return bool(self._waiting or self._rows)

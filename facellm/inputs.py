@@ -55,7 +55,7 @@ class ImageFeatures:
         contents = {id(image): _content(image) for image in {id(image): image for image in images}.values()}
         names = [contents[id(image)] for image in images]  # a question to four models brings one image four times
         new = {name: image for name, image in zip(names, images, strict=True) if name not in self._kept}
-        self._kept.update(zip(new, self._compute(list(new.values())), strict=True))
+        self._kept.update(zip(new, look_at(list(new.values()), self._processor, self._model), strict=True))
         for name in names:
             self._kept.move_to_end(name)
         seen = [SeenImage(name, self._kept[name]) for name in names]
@@ -68,18 +68,20 @@ class ImageFeatures:
         """Free the memory."""
         self._kept.clear()
 
-    def _compute(self, images: list[Image.Image]) -> list[Tensor]:
-        if not images:
-            return []
-        processor = self._processor
-        pixels = [
-            processor(images=[image], text=processor.image_token, return_tensors="pt")["pixel_values"]
-            for image in images
-        ]
-        tiles = torch.cat(pixels).to(self._model.device).split(TILES_PER_CALL)
-        features = torch.cat([self._model.get_image_features(pixel_values=some).pooler_output for some in tiles])
-        # Copies, since a part of a tensor keeps the whole of it in memory.
-        return [some.clone() for some in features.split([len(image_tiles) for image_tiles in pixels])]
+
+def look_at(
+    images: Sequence[Image.Image], processor: InternVLProcessor, model: InternVLForConditionalGeneration
+) -> list[Tensor]:
+    """The projected vision features of each image: [tiles, tokens of a tile, width of the language model]."""
+    if not images:
+        return []
+    pixels = [
+        processor(images=[image], text=processor.image_token, return_tensors="pt")["pixel_values"] for image in images
+    ]
+    calls = torch.cat(pixels).to(model.device).split(TILES_PER_CALL)
+    features = torch.cat([model.get_image_features(pixel_values=tiles).pooler_output for tiles in calls])
+    # Copies, since a part of a tensor keeps the whole of it in memory.
+    return [some.clone() for some in features.split([len(tiles) for tiles in pixels])]
 
 
 def _content(image: Image.Image) -> bytes:
