@@ -60,6 +60,56 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
+class Purpose(StrEnum):
+    """What a teacher is asked for."""
+
+    GENERATE = "generate"  # an answer that becomes a pair
+    JUDGE = "judge"  # a verdict about a pair
+    PROBE = "probe"  # an answer without the face, or with a wrong hint: it never becomes a pair
+
+
+class TaskState(StrEnum):
+    """How far one question to a teacher has come."""
+
+    CLAIMED = "claimed"  # a run is at it
+    BATCHED = "batched"  # it waits in a batch of the Batch API
+    FAILED = "failed"  # the network or the server failed too often; the next run asks again
+    FALLBACK = "fallback"  # asked together with others it gave nothing, so it is asked alone, as a task of its own
+    OK = "ok"
+    REFUSED = "refused"  # the teacher does not want to
+    FILTERED = "filtered"  # a content filter came between
+    CUT = "cut"  # the answer was longer than was allowed
+    INVALID = "invalid"  # an answer that is empty or not in the form asked for
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no later run asks again."""
+        return self not in (TaskState.CLAIMED, TaskState.BATCHED, TaskState.FAILED)
+
+
+class AttemptState(StrEnum):
+    """What one request to a teacher came to."""
+
+    SENT = "sent"  # in a batch that has not been collected yet
+    OK = "ok"  # also where some of several answers were of no use
+    REFUSED = "refused"
+    FILTERED = "filtered"
+    CUT = "cut"
+    INVALID = "invalid"
+    ERROR = "error"  # no answer: see http_status and error
+    LOST = "lost"  # the process died while it waited; the provider may have billed it
+
+
+class RunState(StrEnum):
+    """How far a generation run has come."""
+
+    RUNNING = "running"
+    WAITING = "waiting"  # for a batch
+    DONE = "done"
+    STOPPED = "stopped"  # by a person, or at the cost limit
+    FAILED = "failed"
+
+
 # Constraints need names before a migration can change them.
 SQLModel.metadata.naming_convention = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -234,6 +284,120 @@ class StoredVote(SQLModel, table=True):
     attribute: Attribute | None = Field(default=None, sa_type=_text_enum(Attribute))
     voter: str = Field(min_length=1)
     created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class GenerationRun(SQLModel, table=True):
+    """One call of `python -m annotation generate`, and how far it has come."""
+
+    __tablename__ = "generation_runs"
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)
+    host: str
+    pid: int
+    process_started: float  # seconds since 1970: a process id alone may belong to a later process
+    purpose: Purpose = Field(sa_type=_text_enum(Purpose))
+    teacher: str = Field(min_length=1)
+    base_url: str
+    options: str  # JSON: what the command was told
+    state: RunState = Field(default=RunState.RUNNING, sa_type=_text_enum(RunState))
+    message: str = ""  # why it stopped or failed
+    stop_requested: bool = False
+    total: int = Field(default=0, ge=0)  # tasks of this run
+    finished: int = Field(default=0, ge=0)  # of those that have ended, whatever came of them
+    cost_usd: float = 0.0  # of this run's attempts
+    started_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    heartbeat_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
+class Batch(SQLModel, table=True):
+    """One file of requests at a provider's Batch API."""
+
+    __tablename__ = "batches"
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(
+        unique=True, min_length=36, max_length=36
+    )  # in the provider's metadata: finds one whose id was lost
+    run_id: int = Field(foreign_key="generation_runs.id", index=True)
+    remote_id: str | None = None
+    state: str = "preparing"  # then the provider's own words, and "collected" at last
+    requests: int = Field(ge=1)
+    bytes: int = Field(ge=1)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    collected_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
+class Attempt(SQLModel, table=True):
+    """One request to a teacher and what came of it: the ledger. Rows are only ever added, and a sent one ended once."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (sa.Index("ix_attempts_teacher", "teacher", "prompt_version", "state"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)  # the custom_id of a batch
+    run_id: int = Field(foreign_key="generation_runs.id", index=True)
+    batch_id: int | None = Field(default=None, foreign_key="batches.id", index=True)
+    image_id: int = Field(foreign_key="images.id")
+    attributes: str  # JSON: the list that was asked for
+    subject: str = ""  # of its tasks
+    number: int = Field(default=1, ge=1)  # 2 for the first repetition
+    prompt_version: str
+    prompt_sha256: str = Field(min_length=64, max_length=64)  # of the request without its picture
+    teacher: str  # the model that was asked for
+    parameters: str
+    state: AttemptState = Field(sa_type=_text_enum(AttemptState))
+    http_status: int | None = None
+    error: str = ""
+    returned_model: str | None = None
+    fingerprint: str | None = None
+    service_tier: str | None = None
+    request_id: str | None = None
+    input_tokens: int | None = Field(default=None, ge=0)
+    cached_tokens: int | None = Field(default=None, ge=0)  # of the input tokens
+    output_tokens: int | None = Field(default=None, ge=0)
+    cost_usd: float | None = None  # None: no usage, or no price known
+    latency_s: float | None = Field(default=None, ge=0)
+    raw: str = ""  # the answer as it came
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Task(SQLModel, table=True):
+    """One question about one image to one teacher: asked by one run at a time until it has an end, then never again."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        sa.UniqueConstraint(
+            *("image_id", "attribute", "subject", "prompt_version", "teacher", "parameters"), name="uq_tasks_identity"
+        ),  # the name that the convention makes is longer than PostgreSQL allows
+        sa.Index("ix_tasks_run_state", "run_id", "state"),
+        sa.Index("ix_tasks_state", "state", "prompt_version", "teacher"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    image_id: int = Field(foreign_key="images.id")
+    attribute: Attribute = Field(sa_type=_text_enum(Attribute))
+    subject: str = ""  # empty to generate; `pair:17` to judge that pair; the kind of a probe
+    prompt_version: str = Field(min_length=1)
+    teacher: str = Field(min_length=1)
+    parameters: str
+    state: TaskState = Field(sa_type=_text_enum(TaskState))
+    run_id: int = Field(foreign_key="generation_runs.id")  # the one that claimed it last
+    attempt_id: int | None = Field(default=None, foreign_key="attempts.id")  # the last one
+    pair_id: int | None = Field(default=None, foreign_key="pairs.id", index=True)  # what came of it
+    updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Acknowledgement(SQLModel, table=True):
+    """That somebody has read something before using it, such as a provider's usage policy."""
+
+    __tablename__ = "acknowledgements"
+
+    id: int | None = Field(default=None, primary_key=True)
+    subject: str = Field(unique=True, min_length=1)
+    who: str = Field(min_length=1)
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
 class DecisionInput(BaseModel):

@@ -138,7 +138,7 @@ def test_going_back_is_refused_while_a_pair_has_no_attribute(old_database: Path)
     with pytest.raises(IntegrityError, match="NOT NULL"), engine.begin() as connection:
         alembic.command.downgrade(alembic_config(connection), "0002")
     with engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0003"
+        assert MigrationContext.configure(connection).get_current_revision() == "0004"
         assert connection.exec_driver_sql("SELECT count(*) FROM pairs").scalar() == 2
     engine.dispose()
 
