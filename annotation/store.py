@@ -25,6 +25,7 @@ from annotation.decisions import append_decision, events_of, labels_of, standing
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
 from annotation.images import put_image
 from annotation.ingest import insert_images
+from annotation.ledger import Ledger
 from annotation.models import (
     CURATED,
     FREE_QUESTION,
@@ -69,6 +70,7 @@ class Store:
         """Use `Store.open`, which also migrates."""
         self._engine = engine
         self.data_dir = data_dir
+        self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
 
     @classmethod
     def open(cls, data_dir: Path) -> "Store":

@@ -27,17 +27,14 @@ REAL_BASE = "OpenGVLab/InternVL3-1B-hf"
 REAL_CHECKPOINTS = {"FaceLLM-1B": "Idiap/FaceLLM-1B#model"}  # beside it, where there is a GPU
 
 
-class RemoteServer(BaseModel):
-    """A model of an OpenAI-compatible server, as a pane of the chat."""
+class Endpoint(BaseModel):
+    """A model of an OpenAI-compatible server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str = Field(min_length=1, description="Such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name there.")
     key_variable: str | None = Field(default=None, description="The environment variable that holds the key.")
-    adapters: dict[str, str] = Field(
-        default_factory=dict, description="LoRA adapters that it is to load, by name: paths on that server (vLLM)."
-    )
 
     @property
     def api_key(self) -> str | None:
@@ -51,9 +48,25 @@ class RemoteServer(BaseModel):
         if not (key := os.environ.get(self.key_variable)):
             raise ConfigError(
                 f"The variable {self.key_variable}, which is to hold the key for {self.base_url}, is not set. "
-                "Set it, or take key_variable out of space_config.yaml."
+                "Set it, or do without key_variable if that server needs no key."
             )
         return key
+
+
+class RemoteServer(Endpoint):
+    """One that answers in a pane of the chat."""
+
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="LoRA adapters that it is to load, by name: paths on that server (vLLM)."
+    )
+
+
+class TeacherEndpoint(Endpoint):
+    """One that writes question-answer pairs."""
+
+    price: tuple[float, float] | None = Field(
+        default=None, description="USD per million input and output tokens, where prices.json does not know the model."
+    )
 
 
 class Settings(BaseSettings):
@@ -68,6 +81,7 @@ class Settings(BaseSettings):
     quantization: Literal["none", "8bit", "4bit"] = "none"
     checkpoints: dict[str, str] = Field(default_factory=dict)
     remotes: dict[str, RemoteServer] = Field(default_factory=dict)
+    teachers: dict[str, TeacherEndpoint] = Field(default_factory=dict)
     reviewer: str = Field(default="reviewer", min_length=1)
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     max_image_mb: float = Field(default=10, gt=0)

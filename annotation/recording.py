@@ -1,0 +1,118 @@
+"""What becomes of a reply in the database: the ledger row, the ends of its tasks, and the pairs, in one transaction."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from uuid import uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlmodel import Session, col, select
+
+from annotation.ledger import Identity, add_attempt, end_tasks
+from annotation.models import Attempt, Pair, PairInput, TaskState
+from annotation.plan import Unit
+from annotation.prices import Price
+from annotation.teacher import Ask, Reply
+from facellm.data import Attribute
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request that has gone out: everything that its ledger row needs beside the reply."""
+
+    run_id: int
+    unit: Unit
+    ask: Ask
+    number: int  # 2 for the first repetition
+
+    @property
+    def attributes(self) -> str:
+        """As the ledger keeps them."""
+        return json.dumps([attribute.value for attribute in self.ask.attributes])
+
+
+def record(session: Session, sent: Sent, reply: Reply, price: Price | None, *, again: bool) -> None:
+    """Store a reply.
+
+    Args:
+        session: of a transaction that holds the write lock.
+        sent: what was asked.
+        reply: what came.
+        price: None where no price is known.
+        again: whether the same is asked again, so that the tasks stay claimed.
+    """
+    attempt_id = add_attempt(session, attempt_row(sent, reply, price))
+    store_answers(session, sent, reply, attempt_id, again=again)
+
+
+def store_answers(session: Session, sent: Sent, reply: Reply, attempt_id: int, *, again: bool) -> None:
+    """Set what became of the tasks of a request, and add the pairs."""
+    unit, pairs = sent.unit, {}
+    states = dict.fromkeys(sent.ask.attributes, TaskState.CLAIMED if again else TaskState.FAILED)
+    if not again:
+        for attribute, answer in reply.answers.items():
+            if isinstance(answer, TaskState):
+                states[attribute] = TaskState.FALLBACK if unit.combined else answer
+            else:
+                states[attribute] = TaskState.OK
+                pairs[attribute] = _add_pair(session, unit.image_id, attribute, answer, unit.identity)
+    end_tasks(session, sent.run_id, unit.identity, unit.image_id, states, attempt_id, pairs)
+
+
+def attempt_row(sent: Sent, reply: Reply, price: Price | None, *, batch: bool = False) -> Attempt:
+    """The ledger row of one request."""
+    identity = sent.unit.identity
+    cost = None
+    if price is not None and reply.input_tokens is not None:
+        cost = price.cost(reply.input_tokens, reply.cached_tokens or 0, reply.output_tokens or 0, batch=batch)
+    row: dict[str, object] = {
+        "uuid": str(uuid4()),
+        "run_id": sent.run_id,
+        "image_id": sent.unit.image_id,
+        "attributes": sent.attributes,
+        "subject": identity.subject,
+        "number": sent.number,
+        "prompt_version": identity.prompt_version,
+        "prompt_sha256": prompt_sha256(sent.ask),
+        "teacher": identity.teacher,
+        "parameters": identity.parameters,
+        "cost_usd": cost,
+    }
+    return Attempt.model_validate(row | reply_fields(reply))
+
+
+def reply_fields(reply: Reply) -> dict[str, object]:
+    """What the ledger keeps of a reply."""
+    names = ["state", "http_status", "error", "returned_model", "fingerprint", "service_tier", "request_id"]
+    names += ["input_tokens", "cached_tokens", "output_tokens", "latency_s", "raw"]
+    return {name: getattr(reply, name) for name in names}
+
+
+def prompt_sha256(ask: Ask) -> str:
+    """SHA-256 of everything that was said, without the picture: 64 hex digits."""
+    told = json.dumps([ask.system, ask.instruction, ask.combined, list(ask.attributes)])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _add_pair(session: Session, image_id: int, attribute: Attribute, answer: str, identity: Identity) -> int:
+    """Add a pair unless it is there; return its id."""
+    pair = PairInput(
+        attribute=attribute,
+        question=attribute.question,
+        answer=answer,
+        teacher=identity.teacher,
+        prompt_version=identity.prompt_version,
+        parameters=identity.parameters,
+    )
+    row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
+    statement: sa.Insert = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing()
+    session.exec(statement)
+    found = select(Pair.id).where(
+        Pair.image_id == image_id,
+        Pair.attribute == attribute,
+        Pair.prompt_version == identity.prompt_version,
+        col(Pair.teacher) == identity.teacher,
+        Pair.parameters == identity.parameters,
+    )
+    return session.exec(found).one() or 0

@@ -1,0 +1,6 @@
+"""temp."""
+
+
+def is_refusal(text: str) -> bool:
+    """temp."""
+    return text.startswith(("I decline", "I'm sorry"))
