@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from annotation.prices import Price
 from annotation.prompts import ANSWER_WORDS, SYSTEM, answer_schema, combined_instruction, instruction
-from annotation.tokens import image_family, image_tokens, text_tokens
+from annotation.tokens import FAMILIES, OTHER_TILE, OTHER_TOKENS, Tiles, image_family, image_tokens, text_tokens
 from facellm.data import Attribute
 
 MIN_MEASURED: Final = 20  # requests; from fewer no average is taken
@@ -72,6 +72,9 @@ class Estimate:
     assumptions: tuple[str, ...]  # what else it rests on, a sentence each
 
 
+_Kind = tuple[tuple[Attribute, ...], bool, int, Measured | None]  # what is asked, whether together, how often
+
+
 @dataclass(frozen=True)
 class _Part:
     """Requests of one kind, and the mean tokens of one."""
@@ -119,7 +122,7 @@ def estimate(
         latency_s: the mean seconds of one request; assumed from the length of the answers unless given.
     """
     teacher = _Teacher(model, detail, max_tokens)
-    kinds = [((attribute,), False, count, single) for attribute, count in plan.single.items() if count]
+    kinds: list[_Kind] = [((attribute,), False, count, single) for attribute, count in plan.single.items() if count]
     kinds += [(attributes, True, count, combined) for attributes, count in plan.combined.items() if count]
     parts = [_part(attributes, together, count, known, sample, teacher) for attributes, together, count, known in kinds]
     requests = sum(part.requests for part in parts)
@@ -219,8 +222,7 @@ def _assumptions(
     found = []
     if any(part.measured is None for part in parts):
         found.append("Answers are taken to be as long as the middle of what is asked for; none is sent again.")
-        if image_family(teacher.model) is None:
-            found.append(f"How {teacher.model} counts pictures is not known: 256 tokens for each 448 × 448 pixels.")
+        found += _picture_assumption(teacher)
         if teacher.model.startswith(_THINKING):
             found.append("Reasoning is billed as output and not counted here: switch it off, or expect more.")
     if price is None:
@@ -228,6 +230,17 @@ def _assumptions(
     if latency_s is None:
         found.append(f"A request is taken to last {FIRST_TOKEN_S} s and 1 s for every {TOKENS_PER_S} output tokens.")
     return tuple(found)
+
+
+def _picture_assumption(teacher: _Teacher) -> list[str]:
+    family = image_family(teacher.model)
+    if family is None:
+        return [
+            f"How {teacher.model} counts pictures is not known: {OTHER_TOKENS} tokens a tile of {OTHER_TILE} pixels."
+        ]
+    if isinstance(FAMILIES[family], Tiles) and teacher.detail != "low":
+        return ["Small pictures are taken to be billed at their own size; enlarged to 768 pixels they would cost more."]
+    return []
 
 
 def _money(dollars: float | None) -> str:

@@ -100,7 +100,7 @@ def price_of(model: str) -> Price | None:
     """
     rows = read_prices()
     row = rows.get(model) or rows.get(_SNAPSHOT.sub("", model))
-    return row and Price(row.input, row.cached_input, row.output, row.batch_factor)
+    return None if row is None else Price(row.input, row.cached_input, row.output, row.batch_factor)
 
 
 def prices_date() -> date:

@@ -17,7 +17,7 @@ from facellm.face_text import FACETS
 from facellm.faces import FACTORS
 
 PROMPT_VERSION: Final = "single-1"  # of SYSTEM and instruction
-COMBINED_VERSION: Final = "combined-1"  # of SYSTEM and combined_instruction
+COMBINED_VERSION: Final = "combined-1"  # of SYSTEM, combined_instruction and answer_schema
 
 DECLINED: Final = "I decline to answer."  # what a teacher is asked to write when it does not want to answer
 
