@@ -7,6 +7,7 @@ The one surprising fact: what an answer names is found by what it rules out. "In
 and leaves two, and a text that rules out nothing is silent.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from annotation.contradictions import find_contradictions
@@ -28,16 +29,15 @@ def possible(name: str, text: str) -> frozenset[str]:
     """
     if name in FACTORS:
         return frozenset(face_text.named(name, text) or FACTORS[name])
-    known = {}
-    if name != "gender" and len(gender := possible("gender", text)) == 1:
-        (known["gender"],) = gender  # tells whom "her thirties" are about
-    return frozenset(value for value in VALUES[name] if not _is_ruled_out(known | {name: value}, text))
+    return frozenset(value for value in VALUES[name] if not _is_ruled_out(name, value, text))
 
 
 def is_named(name: str, value: str, text: str) -> bool:
     """Whether a text says something of a label, and this value fits it."""
-    left = possible(name, text)
-    return value in left and len(left) < len(LABEL_VALUES[name])
+    if name in FACTORS:
+        return value in face_text.named(name, text)
+    others = (other for other in VALUES[name] if other != value)
+    return not _is_ruled_out(name, value, text) and any(_is_ruled_out(name, other, text) for other in others)
 
 
 def false_values(name: str, value: str) -> list[str]:
@@ -49,5 +49,9 @@ def false_values(name: str, value: str) -> list[str]:
     return [other for other in others if low <= abs(AGES.index(other) - AGES.index(value)) <= high]
 
 
-def _is_ruled_out(labels: dict[str, str], text: str) -> bool:
+@lru_cache(maxsize=50_000)  # a run asks several times about each stored answer, and each time takes milliseconds
+def _is_ruled_out(name: str, value: str, text: str) -> bool:
+    labels = {name: value}
+    if name != "gender" and len(gender := possible("gender", text)) == 1:
+        (labels["gender"],) = gender  # tells whom "her thirties" are about, and is itself not ruled out
     return any(find_contradictions(Facts(None, "", text, labels)))
