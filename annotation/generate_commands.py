@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import typer
 
 from annotation.dry_run import estimate_plan
-from annotation.estimate import as_json, describe
+from annotation.estimate import Estimate, as_json, describe
 from annotation.fairface import AGES
 from annotation.generate import Generation, Limits, Outcome, Progress
 from annotation.models import RunState, TaskState
 from annotation.plan import Plan
-from annotation.prices import Price, price_of
+from annotation.prices import Price, price_of, prices_date
 from annotation.store import Store
 from annotation.teacher import Parameters, Teacher
 from annotation.usage_policy import OPENAI_POLICY, POLICY_SUBJECT, is_openai
@@ -109,7 +109,7 @@ def generate_command(
     with closing(Store.open(settings.data_dir)) as store:
         if dry_run:
             found = estimate_plan(store, plan, parameters, limits)
-            print(json.dumps(as_json(found), indent=2) if as_json_ else describe(found))
+            print(json.dumps(as_json(found), indent=2) if as_json_ else _estimate_text(found))
             return
         _check_policy(store, endpoint.base_url, accept_usage_policy, settings.reviewer)
         teacher = Teacher(Server(endpoint.base_url, endpoint.api_key, timeout), endpoint.model, parameters)
@@ -173,6 +173,11 @@ class _Line:
     def end(self) -> None:
         if self._shown and self._is_terminal:
             print(file=sys.stderr)
+
+
+def _estimate_text(found: Estimate) -> str:
+    dated = f"\n- Prices were read on {prices_date()} or later; what the provider bills is what counts."
+    return describe(found) + (dated if found.price else "")
 
 
 def _progress_text(progress: Progress) -> str:
