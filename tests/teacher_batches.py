@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from teacher_answers import input_tokens, read
 from teacher_behaviour import Behaviour
 from teacher_http import Reply, Request, error_reply, json_reply
 
@@ -48,7 +49,7 @@ class _Batch:
     metadata: dict[str, str] | None
     created: float
     lines: list[dict[str, Any]]
-    tokens: int
+    tokens: int  # that are queued; counted only where there is a cap
     status: str = "in_progress"
     errors: list[dict[str, Any]] = field(default_factory=list)
     output: _File | None = None
@@ -169,13 +170,17 @@ class Batches:
                 return [_mistake("model_not_found", f"The model {model} does not exist.", number)]
             seen.add(named)
             batch.lines.append(row)
-        batch.tokens = len(batch.file.data) // 4
-        queued = sum(other.tokens for other in self._batches.values() if other.status not in ENDED)
         most = self._behaviour.batch_queued_tokens
-        if most is not None and queued > most:
+        if most is None:
+            return []
+        batch.tokens = sum(self._tokens(row) for row in batch.lines)
+        if sum(other.tokens for other in self._batches.values() if other.status not in ENDED) > most:
             said = f"Enqueued token limit reached. Limit: {most:,} enqueued tokens. Please try again once some "
             return [_mistake("token_limit_exceeded", said + "in_progress batches have been completed.")]
         return []
+
+    def _tokens(self, row: dict[str, Any]) -> int:
+        return input_tokens(read(json.dumps(row["body"]).encode(), self._behaviour.image_tokens))
 
     def _batch(self, method: str, batch: _Batch, what: list[str]) -> Reply:
         if (method, what) == ("POST", ["cancel"]):
