@@ -14,7 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from annotation.generate_commands import app as generate_app
+from annotation.judge_commands import app as judge_app
 from annotation.models import FREE_QUESTION, Snapshot, Status
+from annotation.probe_commands import app as probe_app
 from annotation.seed import seed
 from annotation.store import Store
 from annotation.vote_export import export_votes
@@ -28,6 +30,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Images, generated pairs, decisions, snapshots and votes."
 )
 app.add_typer(generate_app)
+app.add_typer(judge_app)
+app.add_typer(probe_app)
 
 
 @app.command("snapshot")

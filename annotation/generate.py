@@ -1,4 +1,4 @@
-"""The data factory: everything that a plan has left is asked of a teacher, each thing once, as fast as it may be.
+"""The engine: everything that a plan has left is asked of a teacher, each thing once, as fast as it may be.
 
     outcome = asyncio.run(Generation(store, teacher, plan, limits).run())
 
@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,15 +21,13 @@ from functools import partial
 from sqlmodel import Session
 
 from annotation.ledger import Ledger, claim, count_finished
-from annotation.models import AttemptState, Purpose, RunState, TaskState
+from annotation.models import AttemptState, RunState, TaskState
 from annotation.pacing import Pacer
-from annotation.plan import Plan, Unit
+from annotation.plan import Unit, Work
 from annotation.prices import Price
-from annotation.prompts import combined_instruction, instruction
 from annotation.recording import Sent, record
 from annotation.store import Store
 from annotation.teacher import Ask, Next, Reply, Teacher
-from annotation.teacher_image import teacher_url
 from annotation.writer import Writer
 from facellm.data import Attribute
 from facellm.errors import ImageError
@@ -92,7 +90,7 @@ class Generation:
     Args:
         store: where images are and pairs go.
         teacher: who is asked.
-        plan: what is asked.
+        plan: what is asked: pairs to generate, to judge, or to probe.
         limits: how fast, and for how much.
         options: what the command was told, for the record.
         watch: called about twice a second.
@@ -102,7 +100,7 @@ class Generation:
         self,
         store: Store,
         teacher: Teacher,
-        plan: Plan,
+        plan: Work,
         limits: Limits,
         *,
         options: dict[str, object] | None = None,
@@ -125,7 +123,7 @@ class Generation:
         self._turn = asyncio.Condition()
         self._ledger.bury_dead_runs()
         run = self._ledger.start_run(
-            Purpose.GENERATE, self._teacher.model, self._teacher.server.base_url, self._options
+            self._plan.purpose, self._teacher.model, self._teacher.server.base_url, self._options
         )
         self._run_id = run.id or 0
         state, message = RunState.FAILED, "It ended by an error of the program."
@@ -189,9 +187,8 @@ class Generation:
         if not taken:
             self._pacer_ended(time.monotonic(), limited=False)
             return
-        ask = Ask(taken, self._instruction(unit, taken), unit.combined)
-        reply = await self._ask_until_it_ends(unit, ask)
-        if reply is not None and unit.combined:
+        reply = await self._ask_until_it_ends(unit, unit.ask(taken))
+        if reply is not None and unit.falls_back:
             for attribute, answer in reply.answers.items():
                 if isinstance(answer, TaskState):
                     await self._do(unit.alone(attribute))
@@ -204,11 +201,6 @@ class Generation:
             count_finished(session, self._run_id, by_others)
             self.progress.finished += by_others
         return taken
-
-    def _instruction(self, unit: Unit, attributes: tuple[Attribute, ...]) -> str:
-        return (
-            combined_instruction(attributes, unit.labels) if unit.combined else instruction(attributes[0], unit.labels)
-        )
 
     async def _ask_until_it_ends(self, unit: Unit, ask: Ask) -> Reply | None:
         """Send a request, again where that may help, and store each reply; the first turn has been waited for.
@@ -234,7 +226,7 @@ class Generation:
         began = time.monotonic()
         limited = False
         try:
-            url = teacher_url(self._store.data_dir / unit.path)
+            url = unit.picture(self._store.data_dir)
             self.progress.asked += 1
             reply = await self._teacher.ask(self._client, ask, url)
             limited = reply.next is Next.LIMITED
@@ -280,7 +272,7 @@ class Generation:
             return
         for answer in reply.answers.values():
             end = answer if isinstance(answer, TaskState) else TaskState.OK
-            if unit.combined and end is not TaskState.OK:
+            if unit.falls_back and end is not TaskState.OK:
                 continue  # it is asked alone, and counted then
             progress.ends[end] += 1
             progress.finished += 1
@@ -345,7 +337,7 @@ class Generation:
         self._watch(self.progress)
 
 
-def _rotated(units: list[Unit], by: int) -> Iterator[Unit]:
+def _rotated(units: Sequence[Unit], by: int) -> Iterator[Unit]:
     """From a place that differs between runs: two processes at the same images get into each other's way less."""
     start = random.Random(by).randrange(len(units)) if units else 0
     yield from units[start:]

@@ -199,6 +199,24 @@ def find_tasks(
     return {(image, Attribute(attribute)): (TaskState(state), run) for image, attribute, state, run in rows}
 
 
+def find_subjects(
+    session: Session, identity: Identity, image_ids: Sequence[int]
+) -> dict[tuple[int, Attribute, str], tuple[TaskState, int]]:
+    """(image, attribute, subject) → (state, run) of the tasks that there are, whatever the identity's own subject."""
+    query = select(Task).where(
+        col(Task.image_id).in_(image_ids),
+        Task.prompt_version == identity.prompt_version,
+        Task.teacher == identity.teacher,
+        Task.parameters == identity.parameters,
+    )
+    return {(task.image_id, task.attribute, task.subject): (task.state, task.run_id) for task in session.exec(query)}
+
+
+def may_be_asked(found: tuple[TaskState, int] | None, run_id: int | None) -> bool:
+    """Whether a run may ask a task that was found, or not, in some state of some run."""
+    return found is None or (found[0] is TaskState.FAILED and found[1] != run_id)
+
+
 def add_attempt(session: Session, attempt: Attempt) -> int:
     """Add a ledger row and its cost to its run; return its id."""
     session.add(attempt)

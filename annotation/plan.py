@@ -4,16 +4,22 @@ Images that visitors sent to the chat are never part of a plan: they were not gi
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
+import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from annotation.decisions import labels_of
+from annotation.drafts import add_pair
 from annotation.exchanges import CHAT
-from annotation.ledger import Identity, Ledger, find_tasks
-from annotation.models import Image, Label, Pair, TaskState
-from annotation.prompts import COMBINED_VERSION, PROMPT_VERSION
+from annotation.ledger import Identity, Ledger, find_tasks, may_be_asked
+from annotation.models import Image, Label, Pair, Purpose, TaskState
+from annotation.prompts import COMBINED_VERSION, PROMPT_VERSION, combined_instruction, instruction
+from annotation.teacher import Ask
+from annotation.teacher_image import teacher_url
 from facellm.data import Attribute
 
 CHUNK = 500  # images in memory at a time
@@ -30,10 +36,52 @@ class Unit:
     identity: Identity
     combined: bool
 
+    @property
+    def falls_back(self) -> bool:
+        """Whether what it asks together in vain is asked alone."""
+        return self.combined
+
     def alone(self, attribute: Attribute) -> "Unit":
         """The same for one attribute in a request of its own."""
         single = replace(self.identity, prompt_version=PROMPT_VERSION)
         return replace(self, attributes=(attribute,), identity=single, combined=False)
+
+    def ask(self, attributes: tuple[Attribute, ...]) -> Ask:
+        """What is asked about those of its attributes that could be claimed."""
+        if self.combined:
+            return Ask(attributes, combined_instruction(attributes, self.labels), combined=True)
+        return Ask(attributes, instruction(attributes[0], self.labels), combined=False)
+
+    def picture(self, data_dir: Path) -> str:
+        """The picture that goes along, as a data URL.
+
+        Raises:
+            ImageError: the file is missing or cannot be decoded.
+        """
+        return teacher_url(data_dir / self.path)
+
+    def keep(self, session: Session, attribute: Attribute, answer: str) -> int | None:
+        """Keep an answer, in the transaction that ends its task; return the pair that came of it, if one did."""
+        return add_pair(session, self.image_id, attribute, answer, self.identity)
+
+
+class Work(Protocol):
+    """What a run has to do; `Plan` is one kind of it. Each unit says how it is asked, and what is kept of answers."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """Of the run."""
+
+    def units(self, ledger: Ledger, run_id: int | None = None) -> Iterator[Sequence[Unit]]:
+        """What is left to do, some hundred requests at a time.
+
+        Args:
+            ledger: knows what was done.
+            run_id: the run that asks: what has failed in it already is left out.
+        """
+
+    def count(self, ledger: Ledger) -> "Count":
+        """How much is left to do."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +104,11 @@ class Plan:
     excluded_ages: tuple[str, ...] = ()
     limit: int | None = None
 
+    @property
+    def purpose(self) -> Purpose:
+        """Answers that become pairs."""
+        return Purpose.GENERATE
+
     def units(self, ledger: Ledger, run_id: int | None = None) -> Iterator[list[Unit]]:
         """What is left to do, some hundred images at a time.
 
@@ -75,12 +128,7 @@ class Plan:
 
     def count(self, ledger: Ledger) -> "Count":
         """How much is left to do."""
-        requests, images, tasks = 0, set(), Counter[Attribute]()
-        for chunk in self.units(ledger):
-            requests += len(chunk)
-            images |= {unit.image_id for unit in chunk}
-            tasks.update(attribute for unit in chunk for attribute in unit.attributes)
-        return Count(len(images), requests, dict(tasks))
+        return count_units(self.units(ledger))
 
     def identity(self, *, combined: bool) -> Identity:
         """What the tasks of this plan have in common."""
@@ -89,10 +137,7 @@ class Plan:
     def _images(self, session: Session, after: int, seen: int) -> list[tuple[int, str]]:
         """The next images: (id, path)."""
         size = CHUNK if self.limit is None else min(CHUNK, self.limit - seen)
-        query = select(Image.id, Image.path).where(col(Image.id) > after, Image.source != CHAT)
-        if self.excluded_ages:
-            too_young = select(Label.image_id).where(Label.name == "age", col(Label.value).in_(self.excluded_ages))
-            query = query.where(col(Image.id).not_in(too_young))
+        query = select(Image.id, Image.path).where(col(Image.id) > after, *may_be_sent(self.excluded_ages))
         rows = session.exec(query.order_by(col(Image.id)).limit(size))
         return [(image_id or 0, path) for image_id, path in rows]
 
@@ -126,6 +171,29 @@ class Count:
         return sum(self.tasks.values())
 
 
+def count_units(chunks: Iterable[Sequence[Unit]]) -> Count:
+    """How much these units are."""
+    requests, images, tasks = 0, set(), Counter[Attribute]()
+    for chunk in chunks:
+        requests += len(chunk)
+        images |= {unit.image_id for unit in chunk}
+        tasks.update(attribute for unit in chunk for attribute in unit.attributes)
+    return Count(len(images), requests, dict(tasks))
+
+
+def may_be_sent(excluded_ages: Sequence[str]) -> list[sa.ColumnElement[bool]]:
+    """The conditions under which a row of `images` may go to a teacher.
+
+    Args:
+        excluded_ages: images with one of these age labels are left out.
+    """
+    conditions = [col(Image.source) != CHAT]
+    if excluded_ages:
+        too_young = select(Label.image_id).where(Label.name == "age", col(Label.value).in_(excluded_ages))
+        conditions.append(col(Image.id).not_in(too_young))
+    return conditions
+
+
 class _Open:
     """Which tasks of one identity may be asked now."""
 
@@ -143,8 +211,7 @@ class _Open:
     def __call__(self, image_id: int, attribute: Attribute) -> bool:
         if (image_id, attribute) in self._pairs:
             return False
-        found = self._tasks.get((image_id, attribute))
-        return found is None or (found[0] is TaskState.FAILED and found[1] != self._run_id)
+        return may_be_asked(self._tasks.get((image_id, attribute)), self._run_id)
 
     def fell_back(self, image_id: int, attribute: Attribute) -> bool:
         """Whether it was asked together with others in vain."""

@@ -1,20 +1,17 @@
-"""What becomes of a reply in the database: the ledger row, the ends of its tasks, and the pairs, in one transaction."""
+"""What becomes of a reply in the database: the ledger row, the ends of its tasks, its answers; in one transaction."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from uuid import uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
-from annotation.ledger import Identity, add_attempt, end_tasks
-from annotation.models import Attempt, Pair, PairInput, TaskState
+from annotation.ledger import add_attempt, end_tasks
+from annotation.models import Attempt, TaskState
 from annotation.plan import Unit
 from annotation.prices import Price
 from annotation.teacher import Ask, Reply
-from facellm.data import Attribute
 
 
 @dataclass(frozen=True)
@@ -47,16 +44,17 @@ def record(session: Session, sent: Sent, reply: Reply, price: Price | None, *, a
 
 
 def store_answers(session: Session, sent: Sent, reply: Reply, attempt_id: int, *, again: bool) -> None:
-    """Set what became of the tasks of a request, and add the pairs."""
+    """Set what became of the tasks of a request, and keep its answers."""
     unit, pairs = sent.unit, {}
     states = dict.fromkeys(sent.ask.attributes, TaskState.CLAIMED if again else TaskState.FAILED)
     if not again:
         for attribute, answer in reply.answers.items():
             if isinstance(answer, TaskState):
-                states[attribute] = TaskState.FALLBACK if unit.combined else answer
+                states[attribute] = TaskState.FALLBACK if unit.falls_back else answer
             else:
                 states[attribute] = TaskState.OK
-                pairs[attribute] = _add_pair(session, unit.image_id, attribute, answer, unit.identity)
+                if (pair_id := unit.keep(session, attribute, answer)) is not None:
+                    pairs[attribute] = pair_id
     end_tasks(session, sent.run_id, unit.identity, unit.image_id, states, attempt_id, pairs)
 
 
@@ -91,28 +89,6 @@ def reply_fields(reply: Reply) -> dict[str, object]:
 
 def prompt_sha256(ask: Ask) -> str:
     """SHA-256 of everything that was said, without the picture: 64 hex digits."""
-    told = json.dumps([ask.system, ask.instruction, ask.combined, list(ask.attributes)])
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _add_pair(session: Session, image_id: int, attribute: Attribute, answer: str, identity: Identity) -> int:
-    """Add a pair unless it is there; return its id."""
-    pair = PairInput(
-        attribute=attribute,
-        question=attribute.question,
-        answer=answer,
-        teacher=identity.teacher,
-        prompt_version=identity.prompt_version,
-        parameters=identity.parameters,
-    )
-    row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
-    statement: sa.Insert = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing()
-    session.exec(statement)
-    found = select(Pair.id).where(
-        Pair.image_id == image_id,
-        Pair.attribute == attribute,
-        Pair.prompt_version == identity.prompt_version,
-        col(Pair.teacher) == identity.teacher,
-        Pair.parameters == identity.parameters,
-    )
-    return session.exec(found).one() or 0
+    told = [ask.system, ask.instruction, ask.combined, list(ask.attributes)]
+    told += [ask.form.schema] if ask.form else []
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -11,7 +11,7 @@ usage, so the reply is read here, and nothing is asked again here: `sending.py` 
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -58,6 +58,21 @@ class Parameters(BaseModel):
 
 
 @dataclass(frozen=True)
+class Form:
+    """What the reply to one question has to look like.
+
+    Args:
+        name: for the server.
+        schema: JSON schema, by the rules of strict structured outputs.
+        fits: whether a text keeps to it; not every server heeds a schema.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    fits: Callable[[str], bool]
+
+
+@dataclass(frozen=True)
 class Ask:
     """What one request asks: one question, or several in one structured reply.
 
@@ -66,12 +81,14 @@ class Ask:
         instruction: the text that goes with the picture.
         combined: whether the reply is to be a JSON object, attribute → answer.
         system: the system prompt.
+        form: of the reply where it is not prose; only where `combined` is false, which has a form of its own.
     """
 
     attributes: tuple[Attribute, ...]
     instruction: str
     combined: bool
     system: str = SYSTEM
+    form: Form | None = None
 
 
 class Next(Enum):
@@ -154,8 +171,9 @@ class Teacher:
         content = [picture, {"type": "text", "text": ask.instruction}]
         messages: list[Any] = [{"role": "system", "content": ask.system}, {"role": "user", "content": content}]
         body = {"model": self.model, "messages": messages, **told}
-        if ask.combined:
-            form = {"name": "answers", "strict": True, "schema": answer_schema(ask.attributes)}
+        if ask.combined or ask.form:
+            name, schema = (ask.form.name, ask.form.schema) if ask.form else ("answers", answer_schema(ask.attributes))
+            form = {"name": name, "strict": True, "schema": schema}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body
 
@@ -230,7 +248,7 @@ def _answers(choice: _Choice, ask: Ask) -> dict[Attribute, str | TaskState]:
         return dict.fromkeys(ask.attributes, for_all)
     content = (choice.message.content or "").strip()
     if not ask.combined:
-        return {ask.attributes[0]: _answer(content)}
+        return {ask.attributes[0]: _answer(content, ask.form)}
     try:
         found = json.loads(content)
     except ValueError:
@@ -241,10 +259,14 @@ def _answers(choice: _Choice, ask: Ask) -> dict[Attribute, str | TaskState]:
     return {attribute: _answer(found.get(attribute.value)) for attribute in ask.attributes}
 
 
-def _answer(text: object) -> str | TaskState:
+def _answer(text: object, form: Form | None = None) -> str | TaskState:
     if not isinstance(text, str) or not text.strip():
         return TaskState.INVALID
-    return TaskState.REFUSED if is_refusal(text) else text.strip()
+    if form is not None and form.fits(text):
+        return text.strip()
+    if is_refusal(text):
+        return TaskState.REFUSED
+    return text.strip() if form is None else TaskState.INVALID
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
