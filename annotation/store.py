@@ -43,6 +43,7 @@ from annotation.models import (
     Flag,
     Image,
     ImageInput,
+    Label,
     Pair,
     Snapshot,
     Status,
@@ -230,6 +231,11 @@ class Store:
     def accepted_counts(self) -> dict[Attribute | None, int]:
         """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
+
+    def label_values(self, name: str) -> set[str]:
+        """The values that a label has, such as the ages that there are."""
+        with reading(self._engine) as session:
+            return set(session.exec(select(Label.value).where(Label.name == name).distinct()).all())
 
     def image_count(self) -> int:
         """How many images there are."""

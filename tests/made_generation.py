@@ -1,13 +1,15 @@
 """Rows of generation as tests need them: faces with labels, runs, tasks, attempts, pairs, flags."""
 
 import json
-import platform
+import random
+import socket
 from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlmodel import Session, SQLModel
 
+from annotation.database import writing
 from annotation.models import (
     Attempt,
     AttemptState,
@@ -21,6 +23,7 @@ from annotation.models import (
     Task,
     TaskState,
 )
+from annotation.store import Store
 from facellm.data import Attribute
 
 Row = TypeVar("Row", bound=SQLModel)
@@ -48,7 +51,7 @@ def add_run(session: Session, **fields: Any) -> GenerationRun:
     """A run of a process that is gone, unless told otherwise."""
     usual = {
         "uuid": str(uuid4()),
-        "host": platform.node(),
+        "host": socket.gethostname(),
         "pid": 1,
         "process_started": 0.0,
         "purpose": Purpose.GENERATE,
@@ -113,3 +116,26 @@ def add_attempt(
         "returned_model": f"{run.teacher}-dated",
     }
     _added(session, Attempt.model_validate(row | fields))
+
+
+def biased(store: Store, *, rate: float = 0.4) -> None:
+    """300 faces asked for two attributes: Middle Eastern women are refused far more often, old faces contradicted."""
+    rng = random.Random(3)
+    with writing(store._engine) as session:
+        run = add_run(session)
+        for number in range(300):
+            race = ("White", "Middle Eastern", "Latino_Hispanic")[number % 3]
+            gender = ("Male", "Female")[number // 3 % 2]
+            age = ("20-29", "more than 70")[number // 6 % 2]
+            image = add_face(session, race=race, gender=gender, age=age)
+            shy = rng.random() < (rate if (race, gender) == ("Middle Eastern", "Female") else 0.04)
+            for attribute in (Attribute.POSE, Attribute.SKIN):
+                if shy:
+                    add_task(session, run, image, attribute, TaskState.REFUSED)
+                    continue
+                pair = add_pair(session, image, attribute)
+                add_task(session, run, image, attribute, TaskState.OK, pair)
+                if age == "more than 70" and rng.random() < 0.3:
+                    add_flag(session, pair, "contradiction")
+                if rng.random() < 0.1:
+                    add_flag(session, pair, "hedging")

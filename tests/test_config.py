@@ -93,7 +93,7 @@ def test_teachers_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch)
     assert (settings.teachers["vllm"].model, settings.teachers["vllm"].price) == ("m", (0.1, 0.5))
     with pytest.raises(ConfigError, match="The variable K, which is to hold the key"):
         _ = settings.teachers["vllm"].api_key
-    monkeypatch.setenv("FACELLM_TEACHERS", teacher % "[-1, 0.5]")
+    monkeypatch.setenv("FACELLM_TEACHERS", teacher % "[1]")
     with pytest.raises(ConfigError, match="FACELLM_TEACHERS"):
         load_settings()
 

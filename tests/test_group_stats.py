@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_generation import add_attempt, add_face, add_flag, add_pair, add_run, add_task
+from made_generation import add_attempt, add_face, add_run, add_task, biased
 
 from annotation.database import writing
 from annotation.group_stats import group_words
 from annotation.models import Purpose, TaskState
 from annotation.rates import Clusters, Tally, benjamini_hochberg, contrast, design_effect, fisher_greater
-from annotation.stats_commands import stats
+from annotation.stats import stats
 from annotation.store import Store
 from facellm.data import Attribute
 
@@ -91,29 +91,6 @@ def test_refusals_in_clumps_raise_no_false_alarm() -> None:
             careful += alarm and effect != 1.0
     assert naive > 50
     assert careful <= 8
-
-
-def biased(store: Store, *, rate: float = 0.4) -> None:
-    """300 faces asked for two attributes: Middle Eastern women are refused far more often, old faces contradicted."""
-    rng = random.Random(3)
-    with writing(store._engine) as session:
-        run = add_run(session)
-        for number in range(300):
-            race = ("White", "Middle Eastern", "Latino_Hispanic")[number % 3]
-            gender = ("Male", "Female")[number // 3 % 2]
-            age = ("20-29", "more than 70")[number // 6 % 2]
-            image = add_face(session, race=race, gender=gender, age=age)
-            shy = rng.random() < (rate if (race, gender) == ("Middle Eastern", "Female") else 0.04)
-            for attribute in (Attribute.POSE, Attribute.SKIN):
-                if shy:
-                    add_task(session, run, image, attribute, TaskState.REFUSED)
-                    continue
-                pair = add_pair(session, image, attribute)
-                add_task(session, run, image, attribute, TaskState.OK, pair)
-                if age == "more than 70" and rng.random() < 0.3:
-                    add_flag(session, pair, "contradiction")
-                if rng.random() < 0.1:
-                    add_flag(session, pair, "hedging")
 
 
 def test_groups_that_stand_out_are_named_in_a_sentence(store: Store) -> None:
