@@ -8,7 +8,6 @@ each label that they have. The one surprising fact: faces without a label are sh
 group nor part of the rest.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -63,6 +62,11 @@ class Notable:
     contrast: Contrast
     q: float
     within: str | None = None  # the larger group, hit much like this one, that says it all
+
+    @property
+    def place(self) -> tuple[Kind, tuple[str, ...], Values]:
+        """Which comparison this is."""
+        return self.kind, self.names, self.values
 
     @property
     def who(self) -> str:
@@ -149,17 +153,25 @@ def _compare(table: Table, kind: Kind) -> Iterator[Notable]:
 
 
 def _notable(candidates: Sequence[Notable]) -> list[Notable]:
-    q_values = benjamini_hochberg([each.contrast.p for each in candidates])
-    found = [
+    """Who stands out.
+
+    What a larger group says already is no discovery of its own. Otherwise a group that is hit in each of its parts
+    would make room for false alarms elsewhere, since the more is found, the more of them are allowed.
+    """
+    p = [each.contrast.p for each in candidates]
+    found = _discoveries(candidates, p)
+    inside = {each.place: larger for each in found if (larger := _within(each, found))}
+    distinct = _discoveries(candidates, [1.0 if each.place in inside else each.contrast.p for each in candidates])
+    parts = [replace(each, within=inside[each.place]) for each in found if each.place in inside]
+    return sorted([*distinct, *parts], key=lambda each: (each.within or "", each.contrast.p, each.names, each.values))
+
+
+def _discoveries(candidates: Sequence[Notable], p: Sequence[float]) -> list[Notable]:
+    return [
         replace(each, q=q)
-        for each, q in zip(candidates, q_values, strict=True)
+        for each, q in zip(candidates, benjamini_hochberg(p), strict=True)
         if q <= MAX_Q and (each.contrast.ratio is None or each.contrast.ratio >= MIN_RATIO)
     ]
-    of_kind: defaultdict[Kind, list[Notable]] = defaultdict(list)
-    for each in found:
-        of_kind[each.kind].append(each)
-    within = [replace(each, within=_within(each, of_kind[each.kind])) for each in found]
-    return sorted(within, key=lambda each: (each.within is not None, each.contrast.p, len(each.names), each.values))
 
 
 def _within(notable: Notable, found: Sequence[Notable]) -> str | None:
