@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from annotation.batch import BatchRun
 from annotation.dry_run import estimate_plan
 from annotation.estimate import as_json, describe
 from annotation.fairface import AGES
@@ -72,6 +73,7 @@ def generate_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only collect batches, and send again what they lack.")
     ] = False,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the batches.")] = 60.0,
     accept_usage_policy: Annotated[
         bool, typer.Option("--accept-usage-policy", help="You have read what is said before the first run with OpenAI.")
     ] = False,
@@ -114,9 +116,14 @@ def generate_command(
         _check_policy(store, endpoint.base_url, accept_usage_policy, settings.reviewer)
         teacher = Teacher(Server(endpoint.base_url, endpoint.api_key, timeout), endpoint.model, parameters)
         if batch or resume:
-            from annotation.batch import run_batches
-
-            outcome = asyncio.run(run_batches(store, teacher, plan, limits, options=told, submit=batch))
+            run = BatchRun(
+                *(store, teacher, plan, limits),
+                submit=batch,
+                poll_s=poll,
+                options=told,
+                say=lambda text: print(text, file=sys.stderr, flush=True),
+            )
+            outcome = asyncio.run(_stoppable(run, "Leaving: batches go on at the provider."))
         else:
             outcome = asyncio.run(_generate(store, teacher, plan, limits, told))
         print(json.dumps(_outcome_numbers(outcome), indent=2) if as_json_ else _outcome_text(outcome, limits))
@@ -130,13 +137,21 @@ async def _generate(store: Store, teacher: Teacher, plan: Plan, limits: Limits, 
     """Run it, with a line of progress and a Ctrl-C that drains."""
     line = _Line(sys.stderr.isatty())
     run = Generation(store, teacher, plan, limits, options=told, watch=line.show)
+    try:
+        return await _stoppable(run, "Stopping: what is in flight is waited for.")
+    finally:
+        line.end()
+
+
+async def _stoppable(run: Generation | BatchRun, said: str) -> Outcome:
+    """Run it, with a Ctrl-C that drains; the second one leaves at once."""
     loop, work = asyncio.get_running_loop(), asyncio.current_task()
 
     def interrupted() -> None:
         if run.stopping and work is not None:
-            work.cancel()  # the second time
+            work.cancel()
         else:
-            print("\nStopping: what is in flight is waited for. Press Ctrl-C again to leave at once.", file=sys.stderr)
+            print(f"\n{said} Press Ctrl-C again to leave at once.", file=sys.stderr)
             run.stop("Stopped by Ctrl-C.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -144,9 +159,7 @@ async def _generate(store: Store, teacher: Teacher, plan: Plan, limits: Limits, 
     try:
         return await run.run()
     except asyncio.CancelledError:
-        raise FaceLLMError("Left at once; what was in flight is asked again by the next run.") from None
-    finally:
-        line.end()
+        raise FaceLLMError("Left at once; what was under way is seen to by the next run.") from None
 
 
 class _Line:
