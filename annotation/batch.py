@@ -79,7 +79,8 @@ class BatchRun:
         self._unreadable = 0
         self._uploaded: dict[int, str] = {}  # batch → the provider's file
         self._unsure: set[int] = set()  # batches that the provider may have without our knowing its id
-        self._full_at: int | None = None  # how many batches were out when the queue was full
+        self._full_at: int | None = None  # how many other batches were out when the queue was full
+        self._later = False  # whether sending failed in a way that may pass
         self._worst: dict[int, float] = {}  # batch → USD that it may cost at most
         self._last_said = ""
 
@@ -164,18 +165,18 @@ class BatchRun:
         out = sum(batch.remote_id is not None for batch in batches)
         if self._full_at is not None and out and out >= self._full_at:
             return  # none has ended since
-        self._full_at = None
+        self._full_at, self._later = None, False
         for batch in batches:
             if batch.state == WRITING:
                 await self._discard(batch, "never sent: its file was not complete")
             elif batch.remote_id is None and not self._blocked:
-                await self._patiently(self._send(batch))
+                self._later = not await self._patiently(self._send(batch))
         while not self._blocked and not self._files.exhausted:
             await self._send_new_file()
 
     @property
     def _blocked(self) -> bool:
-        return bool(self._stop or self._failure) or self._full_at is not None
+        return bool(self._stop or self._failure or self._later) or self._full_at is not None
 
     async def _send_new_file(self) -> None:
         if self._limits.max_cost is not None:
@@ -198,9 +199,8 @@ class BatchRun:
             await self._discard_incomplete()
             return
         self._worst[batch.id or 0] = worst
-        await self._patiently(self._send(batch))
-        if batch.remote_id is None and not self._blocked:
-            self._full_at = 0  # the provider cannot be reached: the next file waits, too
+        self._files.news |= self._files.over_allowance  # it will have cost less, and then there is room for more
+        self._later = not await self._patiently(self._send(batch))
 
     async def _discard_incomplete(self) -> None:
         for batch in await self._in_hand():
@@ -363,8 +363,7 @@ class BatchRun:
         return batches
 
     def _may_ask_again(self) -> bool:
-        blocked = self._failure or self._files.over_allowance
-        return not blocked and self._files.news and self._rounds < MOST_ROUNDS
+        return not self._failure and self._files.news and self._rounds < MOST_ROUNDS
 
     async def _begin_round(self) -> None:
         self._rounds += 1
@@ -376,9 +375,9 @@ class BatchRun:
 
     def _count_again(self) -> None:
         """What failed and is asked once more has not ended."""
-        self.progress.finished -= self._files.retaken
-        self._ends[TaskState.FAILED] -= self._files.retaken
-        self._files.retaken = 0
+        again, self._files.retaken = self._files.retaken, 0
+        self.progress.finished -= again
+        self.progress.ends = self._ends - Counter({TaskState.FAILED: again})
 
     def _count(self, ended: Ended) -> None:
         self.progress.cost_usd += ended.cost_usd
@@ -404,11 +403,12 @@ class BatchRun:
         self._failure = self._failure or message
         self._say(message)
 
-    async def _patiently(self, step: Awaitable[None]) -> None:
-        """Do a step; where network or server fail in a way that may pass, it is done again at the next look."""
+    async def _patiently(self, step: Awaitable[None]) -> bool:
+        """Do a step; where network or server fail in a way that may pass, return False: the next look does it again."""
         where = self._server.base_url
         try:
             await step
+            return True
         except (ValidationError, json.JSONDecodeError):
             self._say_once(f"{where} answered with something else than a Batch API does. Asking again.")
         except CLIENT_ERRORS as error:
@@ -418,6 +418,7 @@ class BatchRun:
                 self.stop()
             else:
                 self._say_once(f"{where} does not answer, and is asked again: {reply.error}")
+        return False
 
     def _say_once(self, text: str) -> None:
         if text != self._last_said:
@@ -433,10 +434,13 @@ class BatchRun:
 
     def _end(self) -> tuple[RunState, str]:
         """How the run ends, and what is to be said about it."""
-        out = len(batch_ledger.in_hand(self._ledger, self._run_id))
+        batches = batch_ledger.in_hand(self._ledger, self._run_id)
+        out = sum(batch.remote_id is not None for batch in batches)
         said = [self._failure or self._stop]
         if out:
-            said.append(f"{out} batches are not collected: they go on at the provider. Collect them with --resume.")
+            said.append(f"{out} batches go on at the provider. Collect them with --resume.")
+        if len(batches) > out:
+            said.append(f"{len(batches) - out} files are not sent yet; --resume sends them.")
         if others := batch_ledger.held_by_others(self._ledger, self._run):
             said.append(f"{others} more are in the hands of another process.")
         if self._files.over_allowance:
@@ -447,7 +451,7 @@ class BatchRun:
             said.append(f"{failed} questions have no answer after {self._rounds} rounds; the next run asks them again.")
         if self._failure:
             state = RunState.FAILED
-        elif out:
+        elif batches:
             state = RunState.WAITING
         else:
             state = RunState.STOPPED if self._stop or self._files.over_allowance else RunState.DONE

@@ -127,7 +127,8 @@ class RequestFiles:
                 found.open += 1
                 found.again += last is not None
                 found.own += last is not None and last[1] == self._run_id
-        self._drafts, self._next, self.exhausted, self.news = self._made_drafts(), None, False, False
+        self._drafts, self._next = self._made_drafts(), None
+        self.exhausted = self.news = self.over_allowance = False
         return found
 
     def write_file(self, may_go_on: Callable[[], bool]) -> tuple[Batch, float] | None:

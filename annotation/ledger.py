@@ -262,7 +262,8 @@ def end_tasks(
         )
     not_yet = (TaskState.CLAIMED, TaskState.BATCHED, TaskState.FALLBACK)
     over = sum(state not in not_yet for state in states.values())
-    session.exec(_of_run(run_id).values(finished=col(GenerationRun.finished) + over))
+    if over:
+        count_finished(session, run_id, over)
 
 
 def count_finished(session: Session, run_id: int, number: int) -> None:
