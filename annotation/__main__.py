@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from annotation.generate_commands import app as generate_app
+from annotation.import_commands import app as import_app
 from annotation.judge_commands import app as judge_app
 from annotation.probe_commands import app as probe_app
 from annotation.seed import seed
@@ -33,6 +34,7 @@ app.add_typer(generate_app)
 app.add_typer(judge_app)
 app.add_typer(probe_app)
 app.add_typer(stats_app)
+app.add_typer(import_app)
 
 
 @app.command("snapshot")

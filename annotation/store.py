@@ -7,7 +7,7 @@ add up to. It is refused with a `StaleError` when the pair has changed since the
 UUID twice stores it once. A store may be used from several threads, and a data directory by several processes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ from annotation.generation_stats import (
 )
 from annotation.group_stats import GroupStats, read_group_stats
 from annotation.images import put_image
-from annotation.ingest import insert_images
+from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.ledger import Ledger
 from annotation.models import (
     CURATED,
@@ -152,6 +152,17 @@ class Store:
         image = put_exchange(self.data_dir, exchange)
         with writing(self._engine) as session:
             return insert_exchange(session, image)
+
+    def ingest_and_tell(self, images: Sequence[ImageInput]) -> Ingested:
+        """As `ingest`, but tell all that was new, and which labels contradict stored ones of the same source."""
+        with writing(self._engine) as session:
+            return insert_and_tell(session, images)
+
+    def images(self, sha256s: Collection[str]) -> dict[str, Image]:
+        """The images of these SHA-256 hashes, at most some thousands, by their hash; unknown ones are left out."""
+        with reading(self._engine) as session:
+            found = session.exec(select(Image).where(col(Image.sha256).in_(sha256s)))
+            return {image.sha256: image for image in found}
 
     def sources(self) -> set[str]:
         """Where the images came from, one entry for each image."""
