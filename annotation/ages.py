@@ -14,11 +14,28 @@ Years: TypeAlias = tuple[int, int]
 
 OLDEST: Final = 120
 TOLERANCE: Final = 3  # years between a label and the middle of what is named: people cannot tell 29 from 31
-_UNITS: Final = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS: Final = [
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+_TENS: Final = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _TENS_OF: Final = {ten: 10 * number for number, ten in enumerate(_TENS, start=2)}
 _WORDS: Final = (
     {word: number for number, word in enumerate(_UNITS, start=1)}

@@ -115,7 +115,7 @@ def estimate(
         model: the teacher's name, which says how pictures are billed.
         price: its price where it is asked; None if not known.
         detail: of the pictures; None counts as high.
-        max_tokens: the longest answer that is allowed, in tokens of one request.
+        max_tokens: the longest answer to one question that is allowed, in tokens.
         single: what was measured of tasks asked alone; heeded from MIN_MEASURED requests on.
         combined: the same of several attributes asked together.
         concurrency: requests at a time.
@@ -178,7 +178,7 @@ def _part(
         return _Part(count * known.attempts_per_task, known.input_tokens_mean, known.output_tokens_mean, known)
     output = _answer_tokens(attributes, together)
     if teacher.max_tokens is not None:
-        output = min(output, teacher.max_tokens)
+        output = min(output, teacher.max_tokens * len(attributes))
     return _Part(count, _input_tokens(attributes, together, sample, teacher), output, None)
 
 

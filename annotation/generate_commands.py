@@ -2,15 +2,17 @@
 
 import asyncio
 import json
+import sys
 from contextlib import closing
 from typing import Annotated
 
 import typer
 
+from annotation.batch import BatchRun
 from annotation.dry_run import estimate_plan
 from annotation.estimate import as_json, describe
 from annotation.plan import Plan
-from annotation.run_display import outcome_numbers, outcome_text, raise_unless_done, shown
+from annotation.run_display import outcome_numbers, outcome_text, raise_unless_done, shown, stoppable
 from annotation.store import Store
 from annotation.teacher_options import (
     AcceptUsagePolicy,
@@ -69,6 +71,7 @@ def generate_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only collect batches, and send again what they lack.")
     ] = False,
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the batches.")] = 60.0,
     accept_usage_policy: AcceptUsagePolicy = False,
     as_json_: AsJson = False,
 ) -> None:
@@ -109,9 +112,14 @@ def generate_command(
             return
         check_policy(store, to.endpoint.base_url, accept_usage_policy, settings.reviewer)
         if batch or resume:
-            from annotation.batch import run_batches
-
-            outcome = asyncio.run(run_batches(store, to.teacher(), plan, to.limits, options=told, submit=batch))
+            run = BatchRun(
+                *(store, to.teacher(), plan, to.limits),
+                submit=batch,
+                poll_s=poll,
+                options=told,
+                say=lambda text: print(text, file=sys.stderr, flush=True),
+            )
+            outcome = asyncio.run(stoppable(run, "Leaving: batches go on at the provider."))
         else:
             outcome = asyncio.run(shown(store, to.teacher(), plan, to.limits, told))
         print(json.dumps(outcome_numbers(outcome), indent=2) if as_json_ else outcome_text(outcome, to.limits))

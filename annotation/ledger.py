@@ -10,7 +10,7 @@ wait for a lease; a lease is needed only where the processes are on several mach
 
 import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -169,17 +169,33 @@ class Ledger:
 
 
 def claim(
-    session: Session, run_id: int, identity: Identity, image_id: int, attributes: Iterable[Attribute]
+    session: Session,
+    run_id: int,
+    identity: Identity,
+    image_id: int,
+    attributes: Iterable[Attribute],
+    again: Collection[Attribute] = (),
 ) -> list[Attribute]:
-    """Take those of these tasks that are free: never asked, or failed in a run that is over.
+    """Take those of these tasks that are free: never asked, or failed in another run.
 
     Call it in a transaction that holds the write lock; `Ledger.bury_dead_runs` frees what the dead have left.
+
+    Args:
+        session: of that transaction.
+        run_id: who takes them.
+        identity: of the tasks.
+        image_id: of the tasks.
+        attributes: the tasks.
+        again: those that are taken even if they failed in this very run; they are then no longer finished.
     """
     taken = []
     for attribute in attributes:
         key = {"image_id": image_id, "attribute": attribute, **identity.__dict__}
         row = Task.model_validate(key | {"state": TaskState.CLAIMED, "run_id": run_id}).model_dump(exclude={"id"})
-        if session.exec(_insert(Task, [row])).rowcount == 1 or _take_failed(session, run_id, key):
+        if session.exec(_insert(Task, [row])).rowcount == 1 or _take_failed(session, run_id, key, own=False):
+            taken.append(attribute)
+        elif attribute in again and _take_failed(session, run_id, key, own=True):
+            count_finished(session, run_id, -1)
             taken.append(attribute)
     return taken
 
@@ -221,10 +237,28 @@ def add_attempt(session: Session, attempt: Attempt) -> int:
     """Add a ledger row and its cost to its run; return its id."""
     session.add(attempt)
     session.flush()
+    _add_cost(session, attempt)
+    return attempt.id or 0
+
+
+def end_attempt(session: Session, attempt: Attempt, found: dict[str, object]) -> None:
+    """What became of an attempt that was sent in a batch; its cost goes to the run that sent it.
+
+    Args:
+        session: of the transaction in which the attempt was read, still as sent.
+        attempt: the row.
+        found: its fields from now on.
+    """
+    for name, value in found.items():
+        setattr(attempt, name, value)
+    session.add(attempt)
+    _add_cost(session, attempt)
+
+
+def _add_cost(session: Session, attempt: Attempt) -> None:
     if attempt.cost_usd:
         spent = col(GenerationRun.cost_usd) + attempt.cost_usd
         session.exec(_of_run(attempt.run_id).values(cost_usd=spent))
-    return attempt.id or 0
 
 
 def end_tasks(
@@ -246,7 +280,8 @@ def end_tasks(
         )
     not_yet = (TaskState.CLAIMED, TaskState.BATCHED, TaskState.FALLBACK)
     over = sum(state not in not_yet for state in states.values())
-    session.exec(_of_run(run_id).values(finished=col(GenerationRun.finished) + over))
+    if over:
+        count_finished(session, run_id, over)
 
 
 def count_finished(session: Session, run_id: int, number: int) -> None:
@@ -265,11 +300,12 @@ def _is_task(identity: Identity, image_id: int, attribute: Attribute) -> list[sa
     ]
 
 
-def _take_failed(session: Session, run_id: int, key: dict[str, object]) -> bool:
-    """A failed task is asked again, but only by a later run."""
+def _take_failed(session: Session, run_id: int, key: dict[str, object], *, own: bool) -> bool:
+    """Take a task that failed in this run, or in another one."""
     is_it = [getattr(Task, name) == value for name, value in key.items()]
     values = {"state": TaskState.CLAIMED, "run_id": run_id, "updated_at": datetime.now(UTC)}
-    free = [col(Task.state) == TaskState.FAILED, col(Task.run_id) != run_id]
+    by = col(Task.run_id) == run_id if own else col(Task.run_id) != run_id
+    free = [col(Task.state) == TaskState.FAILED, by]
     return session.exec(update(Task).where(*is_it, *free).values(**values)).rowcount == 1
 
 

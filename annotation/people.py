@@ -99,9 +99,7 @@ def owner(position: int, text: str, found: list[Mention]) -> Mention | None:
     return before[-1]
 
 
-def _mention(
-    text: str, match: re.Match[str], found: list[Mention], gender: str | None, denied: list[Span]
-) -> Mention:
+def _mention(text: str, match: re.Match[str], found: list[Mention], gender: str | None, denied: list[Span]) -> Mention:
     word = match[1].lower()
     own = _GENDER.get(word)
     claims = not is_within(match.start(), denied)
@@ -117,9 +115,7 @@ def _mention(
     return Mention(match.start(), match.end(), word, adjectives, own, subject, claims)
 
 
-def _is_somebody_else(
-    text: str, match: re.Match[str], before: re.Match[str] | None, found: list[Mention]
-) -> bool:
+def _is_somebody_else(text: str, match: re.Match[str], before: re.Match[str] | None, found: list[Mention]) -> bool:
     """Whether a noun introduces another person than the one whom the answer is about."""
     if _ASIDE.match(text, match.end()) or _THINGS.match(text, match.end()):
         return True

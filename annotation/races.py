@@ -33,7 +33,9 @@ _ORIGIN: Final = (
     r"(?:descent|heritage|origin|ancestry|ethnicity|background|appearance|lineage|extraction|race|roots|people"
     r"|complexion|(?:facial )?features|facial traits|traits)"
 )
-_ADJECTIVES: Final = r"(?:(?:young|old|older|elderly|adult|teenage|middle-aged|male|female|baby|little|senior|retired) )*"
+_ADJECTIVES: Final = (
+    r"(?:(?:young|old|older|elderly|adult|teenage|middle-aged|male|female|baby|little|senior|retired) )*"
+)
 _DESCENT: Final = r"(?:descent|heritage|origin|ancestry|ethnicity|lineage|race|people)"  # no "white background"
 _PHRASES: Final = (
     re.compile(rf"(?<![\w-])(?P<race>white|black) {_ADJECTIVES}(?:{PERSON_NOUN}|{_DESCENT})(?!-)\b", re.I),

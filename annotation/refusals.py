@@ -18,7 +18,9 @@ _NOT: Final = (
     r"|decline|refuse|refrain|avoid|abstain|pass on|prefer not|rather not|must ask you)"
 )
 # A clause that declines in the first person...
-_DECLINES: Final = re.compile(rf"\b(?:I|we|the (?:assistant|model)|me)\b(?:['’]m|['’]d|['’]ve)?(?: [\w'’]+){{0,5}}? {_NOT}\b", re.I)
+_DECLINES: Final = re.compile(
+    rf"\b(?:I|we|the (?:assistant|model)|me)\b(?:['’]m|['’]d|['’]ve)?(?: [\w'’]+){{0,5}}? {_NOT}\b", re.I
+)
 # ... or in another way.
 _OTHERWISE: Final = re.compile(
     r"\bI(?:['’]m| am)? (?:have to|must|need to|will have to|respectfully|unable)\b"
@@ -66,7 +68,9 @@ _FILLER: Final = re.compile(
     r"|another (?:question|topic)|a different (?:topic|picture|image|question)|not comfortable|seems to show a child)\b",
     re.IGNORECASE,
 )
-_CLAUSE: Final = re.compile(r"(?:[^.!?;:,]|[.,:](?=\S)|,(?! (?:but|yet|however|although|though|while|she|he|the) ))+(?:[.!?;:,]+|$)")
+_CLAUSE: Final = re.compile(
+    r"(?:[^.!?;:,]|[.,:](?=\S)|,(?! (?:but|yet|however|although|though|while|she|he|the) ))+(?:[.!?;:,]+|$)"
+)
 
 
 def is_refusal(text: str) -> Span | None:

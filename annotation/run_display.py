@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from annotation.batch import BatchRun
 from annotation.generate import Generation, Limits, Outcome, Progress
 from annotation.models import RunState, TaskState
 from annotation.plan import Work
@@ -23,13 +24,21 @@ async def shown(store: Store, teacher: Teacher, plan: Work, limits: Limits, told
     """Run it, with a line of progress and a Ctrl-C that drains."""
     line = _Line(sys.stderr.isatty())
     run = Generation(store, teacher, plan, limits, options=told, watch=line.show)
+    try:
+        return await stoppable(run, "Stopping: what is in flight is waited for.")
+    finally:
+        line.end()
+
+
+async def stoppable(run: Generation | BatchRun, said: str) -> Outcome:
+    """Run it, with a Ctrl-C that says so and drains; the second one leaves at once."""
     loop, work = asyncio.get_running_loop(), asyncio.current_task()
 
     def interrupted() -> None:
         if run.stopping and work is not None:
-            work.cancel()  # the second time
+            work.cancel()
         else:
-            typer.echo("\nStopping: what is in flight is waited for. Press Ctrl-C again to leave at once.", err=True)
+            typer.echo(f"\n{said} Press Ctrl-C again to leave at once.", err=True)
             run.stop("Stopped by Ctrl-C.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,9 +46,7 @@ async def shown(store: Store, teacher: Teacher, plan: Work, limits: Limits, told
     try:
         return await run.run()
     except asyncio.CancelledError:
-        raise FaceLLMError("Left at once; what was in flight is asked again by the next run.") from None
-    finally:
-        line.end()
+        raise FaceLLMError("Left at once; what was under way is seen to by the next run.") from None
 
 
 class _Line:

@@ -7,7 +7,7 @@ add up to. It is refused with a `StaleError` when the pair has changed since the
 UUID twice stores it once. A store may be used from several threads, and a data directory by several processes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,17 @@ from sqlmodel import Session, col, func, select
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
+from annotation.generation_stats import (
+    Costs,
+    TaskCounts,
+    read_costs,
+    read_flagged,
+    read_flags,
+    read_task_counts,
+)
+from annotation.group_stats import GroupStats, read_group_stats
 from annotation.images import put_image
-from annotation.ingest import insert_images
+from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.ledger import Ledger
 from annotation.models import (
     CURATED,
@@ -34,6 +43,7 @@ from annotation.models import (
     Flag,
     Image,
     ImageInput,
+    Label,
     Pair,
     Snapshot,
     Status,
@@ -143,6 +153,17 @@ class Store:
         with writing(self._engine) as session:
             return insert_exchange(session, image)
 
+    def ingest_and_tell(self, images: Sequence[ImageInput]) -> Ingested:
+        """As `ingest`, but tell all that was new, and which labels contradict stored ones of the same source."""
+        with writing(self._engine) as session:
+            return insert_and_tell(session, images)
+
+    def images(self, sha256s: Collection[str]) -> dict[str, Image]:
+        """The images of these SHA-256 hashes, at most some thousands, by their hash; unknown ones are left out."""
+        with reading(self._engine) as session:
+            found = session.exec(select(Image).where(col(Image.sha256).in_(sha256s)))
+            return {image.sha256: image for image in found}
+
     def sources(self) -> set[str]:
         """Where the images came from, one entry for each image."""
         with reading(self._engine) as session:
@@ -222,6 +243,11 @@ class Store:
         """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
 
+    def label_values(self, name: str) -> set[str]:
+        """The values that a label has, such as the ages that there are."""
+        with reading(self._engine) as session:
+            return set(session.exec(select(Label.value).where(Label.name == name).distinct()).all())
+
     def image_count(self) -> int:
         """How many images there are."""
         with reading(self._engine) as session:
@@ -237,6 +263,31 @@ class Store:
         """How many pairs have a flag."""
         with reading(self._engine) as session:
             return session.exec(select(func.count(sa.distinct(col(Flag.pair_id))))).one()
+
+    def flags_by_attribute(self) -> dict[str, dict[str, int]]:
+        """How many pairs each check has flagged, by attribute; what has none is left out."""
+        with reading(self._engine) as session:
+            return read_flags(session)
+
+    def flagged_by_attribute(self) -> dict[str, int]:
+        """How many pairs have a flag, by attribute; what has none is left out."""
+        with reading(self._engine) as session:
+            return read_flagged(session)
+
+    def task_counts(self) -> TaskCounts:
+        """What has come of all that teachers were asked, by attribute and by teacher."""
+        with reading(self._engine) as session:
+            return read_task_counts(session)
+
+    def costs(self) -> Costs:
+        """What the teachers' answers have cost, by teacher, by model, by attribute and by purpose."""
+        with reading(self._engine) as session:
+            return read_costs(session)
+
+    def group_stats(self) -> GroupStats:
+        """Images, answers, refusals and flags by group of faces, and the groups that stand out."""
+        with reading(self._engine) as session:
+            return read_group_stats(session)
 
     def reviewer_counts(self) -> dict[str, int]:
         """How many events each reviewer has made, undone ones and undoes too."""

@@ -38,6 +38,8 @@ _OF_TASK = {
     TaskState.INVALID: AttemptState.INVALID,
 }
 
+CLIENT_ERRORS = (openai.APIError, httpx2.HTTPError, TimeoutError, UnicodeDecodeError)  # for which a server is to blame
+
 
 class Parameters(BaseModel):
     """What else a teacher is told, as part of the identity of what it answers."""
@@ -187,31 +189,45 @@ class Teacher:
                 raw = await client.chat.completions.with_raw_response.create(messages=messages, **body)
                 reply = read_completion(raw.text, ask)
                 reply.request_id = raw.headers.get("x-request-id")
-        except openai.APIStatusError as error:
-            reply = self._status_reply(error)
-        except (openai.APIError, httpx2.HTTPError, TimeoutError, UnicodeDecodeError) as error:
-            said = self.server.without_key(f"{type(error).__name__}: {error}")
-            reply = Reply(AttemptState.ERROR, Next.RETRY, error=said[:500])
+        except CLIENT_ERRORS as error:
+            reply = self.failure(error, ask)
         reply.latency_s = time.monotonic() - began
         reply.raw = self.server.without_key(reply.raw)[:RAW_CHARS]
         return reply
 
-    def _status_reply(self, error: openai.APIStatusError) -> Reply:
-        status, said = error.status_code, self.server.said(error)
+    def failure(self, error: Exception, ask: Ask | None = None) -> Reply:
+        """What one of CLIENT_ERRORS means; `ask` is None where nothing was asked of the model, such as at an upload."""
+        if not isinstance(error, openai.APIStatusError):
+            said = self.server.without_key(f"{type(error).__name__}: {error}")
+            return Reply(AttemptState.ERROR, Next.RETRY, error=said[:500])
         headers = error.response.headers
-        reply = Reply(AttemptState.ERROR, Next.RETRY, http_status=status, error=said or f"HTTP {status}")
+        reply = read_failure(error.status_code, error.body, self.server.said(error), ask)
         reply.request_id = headers.get("x-request-id")
         reply.retry_after_s = retry_after(headers)
-        code = _code(error.body)
-        if "insufficient_quota" in code or status in (401, 402, 403, 404) or status < 400:
-            reply.next = Next.STOP
-        elif status in (429, 503, 529):
-            reply.next = Next.LIMITED
-        elif status < 500 and status not in (408, 409, 425):
-            reply.next = Next.DONE
-            if any("content_filter" in each or "content_policy" in each or "moderation" in each for each in code):
-                reply.state = AttemptState.FILTERED
         return reply
+
+
+def read_failure(status: int, error: object, said: str, ask: Ask | None) -> Reply:
+    """What a reply with another status than 200 means.
+
+    Args:
+        status: the HTTP status.
+        error: the server's error object, with its code and type.
+        said: the server's own words.
+        ask: what was asked.
+    """
+    reply = Reply(AttemptState.ERROR, Next.RETRY, http_status=status, error=said or f"HTTP {status}")
+    code = error_codes(error)
+    if "insufficient_quota" in code or status in (401, 402, 403, 404) or status < 400:
+        reply.next = Next.STOP
+    elif status in (429, 503, 529):
+        reply.next = Next.LIMITED
+    elif status < 500 and status not in (408, 409, 425):
+        reply.next = Next.DONE
+        if any("content_filter" in each or "content_policy" in each or "moderation" in each for each in code):
+            reply.state = AttemptState.FILTERED
+            reply.answers = dict.fromkeys(ask.attributes if ask else (), TaskState.FILTERED)
+    return reply
 
 
 def read_completion(text: str, ask: Ask) -> Reply:
@@ -279,7 +295,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _code(body: object) -> tuple[str, ...]:
+def error_codes(body: object) -> tuple[str, ...]:
     """The server's own names for an error: its code and type."""
     if not isinstance(body, dict):
         return ()

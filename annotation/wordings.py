@@ -82,7 +82,9 @@ def find_leaks(facts: Facts) -> Iterator[Finding]:
         )
 
 
-_NAME: Final = r"[A-Z][a-zà-ÿ]+(?: [A-Z]\.)?(?: (?:van|de|von|al|bin))? (?:Mc|O['’])?[A-Z][a-zà-ÿ]+(?: (?:[A-Z][a-z]+|[IVX]+))*\b"
+_NAME: Final = (
+    r"[A-Z][a-zà-ÿ]+(?: [A-Z]\.)?(?: (?:van|de|von|al|bin))? (?:Mc|O['’])?[A-Z][a-zà-ÿ]+(?: (?:[A-Z][a-z]+|[IVX]+))*\b"
+)
 _ROLE: Final = (
     r"(?:actor|actress|singer|musician|politician|president|footballer|athlete|celebrity|model|rapper|comedian"
     r"|prime minister|queen|king|prince|princess|band|senator|author|director)"
@@ -98,15 +100,114 @@ _NAMED: Final = (
     re.compile(r"\b[Hh](?:er|is) name is (?P<name>[A-Z]\w+)"),
     re.compile(r"\bI recogni[sz]e (?P<name>(?:this|the|him|her)(?: \w+)?)"),
 )
-_SAYS: Final = re.compile(r"(?:['’]s)?,? (?:is|was|has|wears|stands|looks|smiles|sits|appears|seems|poses|can be seen|in)\b")
+_SAYS: Final = re.compile(
+    r"(?:['’]s)?,? (?:is|was|has|wears|stands|looks|smiles|sits|appears|seems|poses|can be seen|in)\b"
+)
 # Capitalised words that are no part of a person's name.
 _NOT_NAMES: Final = frozenset(
-    "East West South North Southeast Southeastern Middle Eastern Asian African American European Latin Latina Latino "
-    "Hispanic Indian White Black Caucasian Native Mona Lisa Taj Mahal New York United Kingdom States Manchester Boston "
-    "Marathon Los Angeles San Francisco Hong Kong Puerto Rican Sri Lankan Saudi Arabian Roman Greek French British Chinese "
-    "Japanese Korean Rembrandt Renaissance Hawaiian Christmas Santa Claus Father Polaroid Instagram The This That He She "
-    "His Her It In On At From With Without Facial Fine Deep Soft Natural Strong Bright Side Low High Front Both Nothing "
-    "Her Overall Arab Persian Turkish Filipino Vietnamese Thai Central Pacific Islander Afro Anglo".split()
+    [
+        "East",
+        "West",
+        "South",
+        "North",
+        "Southeast",
+        "Southeastern",
+        "Middle",
+        "Eastern",
+        "Asian",
+        "African",
+        "American",
+        "European",
+        "Latin",
+        "Latina",
+        "Latino",
+        "Hispanic",
+        "Indian",
+        "White",
+        "Black",
+        "Caucasian",
+        "Native",
+        "Mona",
+        "Lisa",
+        "Taj",
+        "Mahal",
+        "New",
+        "York",
+        "United",
+        "Kingdom",
+        "States",
+        "Manchester",
+        "Boston",
+        "Marathon",
+        "Los",
+        "Angeles",
+        "San",
+        "Francisco",
+        "Hong",
+        "Kong",
+        "Puerto",
+        "Rican",
+        "Sri",
+        "Lankan",
+        "Saudi",
+        "Arabian",
+        "Roman",
+        "Greek",
+        "French",
+        "British",
+        "Chinese",
+        "Japanese",
+        "Korean",
+        "Rembrandt",
+        "Renaissance",
+        "Hawaiian",
+        "Christmas",
+        "Santa",
+        "Claus",
+        "Father",
+        "Polaroid",
+        "Instagram",
+        "The",
+        "This",
+        "That",
+        "He",
+        "She",
+        "His",
+        "Her",
+        "It",
+        "In",
+        "On",
+        "At",
+        "From",
+        "With",
+        "Without",
+        "Facial",
+        "Fine",
+        "Deep",
+        "Soft",
+        "Natural",
+        "Strong",
+        "Bright",
+        "Side",
+        "Low",
+        "High",
+        "Front",
+        "Both",
+        "Nothing",
+        "Her",
+        "Overall",
+        "Arab",
+        "Persian",
+        "Turkish",
+        "Filipino",
+        "Vietnamese",
+        "Thai",
+        "Central",
+        "Pacific",
+        "Islander",
+        "Afro",
+        "Anglo",
+    ]
 )
 
 
@@ -148,7 +249,8 @@ def find_hedging(facts: Facts) -> Iterator[Finding]:
 
 _COMPLETE: Final = re.compile(r"[.!?…][\"'”’)\]*]*\s*$|[\"”]\s*$|^\s*(?:[-*•]|\d+[.)]) .*$(?!\n)", re.MULTILINE)
 _DANGLING: Final = re.compile(
-    r"(?:[,;:(–-]|\b(?:and|or|but|the|an?|of|with|in|on|to|is|are|which|that|her|his|their|at|by|for|from))\s*$", re.IGNORECASE
+    r"(?:[,;:(–-]|\b(?:and|or|but|the|an?|of|with|in|on|to|is|are|which|that|her|his|their|at|by|for|from))\s*$",
+    re.IGNORECASE,
 )
 
 

@@ -37,13 +37,18 @@ def main() -> None:
     answers = read_answers()
     result = {
         "benchmark": "quality",
-        "scores": {half: scores([a for a in answers if half in (a["split"], "all")]) for half in ("tune", "test", "unseen", "all")},
+        "scores": {
+            half: scores([a for a in answers if half in (a["split"], "all")])
+            for half in ("tune", "test", "unseen", "all")
+        },
         "microseconds_per_answer": round(microseconds(answers, REPEATS["quick" if options.quick else "full"])),
     }
     print(json.dumps(result) if options.json else table(result))
     for answer in answers if options.misses else []:
         if answer["split"] == options.misses and found(answer) != set(answer["problems"]):
-            print(f"\n{sorted(answer['problems'])} found {sorted(found(answer))}: {answer['answer']} {answer['labels']}")
+            print(
+                f"\n{sorted(answer['problems'])} found {sorted(found(answer))}: {answer['answer']} {answer['labels']}"
+            )
 
 
 def read_answers() -> list[dict[str, Any]]:

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         return self.data_dir / "snapshots"
 
     @property
+    def command_environment(self) -> dict[str, str]:
+        """The environment for a command of ours that is to work on the same data directory."""
+        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir)}
+
+    @property
     def is_remote_only(self) -> bool:
         """Whether no model is loaded here: all panes are remote."""
         return self.base_model == "none"

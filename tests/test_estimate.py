@@ -126,7 +126,7 @@ def test_the_sample_stands_for_all() -> None:
 def test_answers_are_no_longer_than_allowed() -> None:
     plan = Plan(single={Attribute.POSE: 10}, combined={EVERYTHING: 10})
     found = estimate(plan, [FACE], model="gpt-4o", price=PRICE, max_tokens=50)
-    assert found.output_tokens == 1000
+    assert found.output_tokens == 10 * 50 + 10 * 8 * 50
 
 
 def test_measured_means_replace_what_was_assumed() -> None:
