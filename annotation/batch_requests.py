@@ -21,7 +21,7 @@ from annotation.ledger import add_attempt, claim, end_tasks
 from annotation.models import Attempt, AttemptState, Batch, Image, Task, TaskState
 from annotation.plan import Plan, Unit
 from annotation.prices import Price
-from annotation.prompts import COMBINED_VERSION, combined_instruction, instruction
+from annotation.prompts import COMBINED_VERSION
 from annotation.recording import Sent, attempt_row, record
 from annotation.store import Store
 from annotation.teacher import Ask, Next, Reply, Teacher
@@ -211,10 +211,10 @@ class RequestFiles:
                     url = unit.image_id, teacher_url(self._store.data_dir / unit.path)
                 yield self._draft(unit, url[1])
             except ImageError as error:
-                yield _Draft(unit, self._ask(unit), str(uuid4()), b"", 0.0, str(error))
+                yield _Draft(unit, unit.ask(unit.attributes), str(uuid4()), b"", 0.0, str(error))
 
     def _draft(self, unit: Unit, url: str) -> _Draft:
-        ask = self._ask(unit)
+        ask = unit.ask(unit.attributes)
         draft = _Draft(unit, ask, str(uuid4()), encoded(self._teacher.body(ask, url)), self._worst_cost(unit, ask))
         if draft.size > self._limits.most_bytes:
             said = (
@@ -222,11 +222,6 @@ class RequestFiles:
             )
             return replace(draft, body=b"", error=said)
         return draft
-
-    def _ask(self, unit: Unit) -> Ask:
-        attributes = unit.attributes
-        one = instruction(attributes[0], unit.labels)
-        return Ask(attributes, combined_instruction(attributes, unit.labels) if unit.combined else one, unit.combined)
 
     def _worst_cost(self, unit: Unit, ask: Ask) -> float:
         """USD, if the answer is as long as it may be; the schema is counted as text."""
