@@ -117,7 +117,7 @@ def _rows(lines: list[str], header: _Header, images: Path, split: str | None) ->
                 continue
             yield _face(number, cells, named, header, images, first)
         except DataError as error:
-            yield BadRow(number, name, str(error))
+            yield BadRow(number, name.encode(errors="replace").decode(), str(error))
 
 
 def _split_of(images: Path, name: str) -> str | None:

@@ -107,7 +107,7 @@ def _image(fields: Mapping[str, Any]) -> str:
         raise DataError(f"it has {len(images) or 'no'} images, and a pair has one")
     if not isinstance(images[0], str):
         raise DataError(f"its image is {_short(images[0])}, expected a path")
-    return images[0]
+    return _whole(images[0], "its image")
 
 
 def _pair(fields: Mapping[str, Any], teacher: str) -> PairInput:
@@ -159,11 +159,16 @@ def _turn(turn: object) -> tuple[str, str]:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise DataError(f"a turn says {_short(value)}, expected a text")
+    return _whole(value, "a turn").strip()
+
+
+def _whole(text: str, what: str) -> str:
+    """The text, unless it could not be stored: JSON can escape one half of a character."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError as error:
-        raise DataError("a turn has half a character: a surrogate without the other one") from error
-    return value.strip()
+        raise DataError(f"{what} has half a character: a surrogate without the other one") from error
+    return text
 
 
 def _parameters(question: str, answer: str, system: str) -> str:

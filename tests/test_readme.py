@@ -74,7 +74,7 @@ def test_every_command_is_described(command: str) -> None:
 
 
 def test_every_command_it_names_exists() -> None:
-    named = set(re.findall(r"python -m ((?:facellm|annotation)(?: [a-z]+)+)", README))
+    named = set(re.findall(r"python -m ((?:facellm|annotation)(?: [a-z]+(?:-[a-z]+)*)+)", README))
     assert named
     assert sorted(name for name in named if name not in COMMANDS) == []
 
