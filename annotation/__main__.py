@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annotation.check_commands import app as check_app
 from annotation.models import FREE_QUESTION, Snapshot, Status
 from annotation.seed import seed
 from annotation.store import Store
@@ -26,6 +27,7 @@ LATEST = 20  # votes in the table
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Images, generated pairs, decisions, snapshots and votes."
 )
+app.add_typer(check_app)
 
 
 @app.command("snapshot")

@@ -103,11 +103,10 @@ def _factors(facts: Facts) -> Iterator[Finding]:
     own = () if facts.attribute is None else face_text.FACETS[facts.attribute]
     if facts.attribute is Attribute.DETAIL:
         own = (*own, "hair_style")
-    for factor in dict.fromkeys((*own, *_ANYWHERE)):
-        label = facts.labels.get(factor)
-        if label not in FACTORS[factor]:
-            continue
-        text = _without_comparisons(facts.answer)
+    known = [factor for factor in dict.fromkeys((*own, *_ANYWHERE)) if facts.labels.get(factor) in FACTORS[factor]]
+    text = _without_comparisons(facts.answer) if known else ""
+    for factor in known:
+        label = facts.labels[factor]
         wrong = face_text.named(factor, text) - {label}
         if wrong:
             start, end = _shortest(factor, sorted(wrong)[0], text)

@@ -15,10 +15,10 @@ from annotation.denial import Span, is_within
 MALE: Final = "Male"
 FEMALE: Final = "Female"
 _NOUNS: Final = {
-    MALE: "man|male|gentleman|guy|boy|schoolboy|lad|fellow|grandfather|grandpa|father|dad|son|husband|brother|uncle|businessman"
-    "|salesman|policeman|waiter|groom|monk|boyfriend|dude|bloke",
-    FEMALE: "woman|female|lady|girl|schoolgirl|grandmother|grandma|granny|mother|mom|daughter|wife|sister|aunt|businesswoman"
-    "|saleswoman|policewoman|waitress|bride|nun|girlfriend|actress",
+    MALE: "man|male|gentleman|guy|boy|schoolboy|lad|fellow|grandfather|grandpa|father|dad|son|husband|brother|uncle"
+    "|businessman|salesman|policeman|waiter|groom|monk|boyfriend|dude|bloke",
+    FEMALE: "woman|female|lady|girl|schoolgirl|grandmother|grandma|granny|mother|mom|daughter|wife|sister|aunt"
+    "|businesswoman|saleswoman|policewoman|waitress|bride|nun|girlfriend|actress",
 }
 _PRONOUNS: Final = {MALE: "he|him|his|himself", FEMALE: "she|her|hers|herself"}
 _NEUTRAL: Final = (
@@ -99,9 +99,7 @@ def owner(position: int, text: str, found: list[Mention]) -> Mention | None:
     return before[-1]
 
 
-def _mention(
-    text: str, match: re.Match[str], found: list[Mention], gender: str | None, denied: list[Span]
-) -> Mention:
+def _mention(text: str, match: re.Match[str], found: list[Mention], gender: str | None, denied: list[Span]) -> Mention:
     word = match[1].lower()
     own = _GENDER.get(word)
     claims = not is_within(match.start(), denied)
@@ -117,9 +115,7 @@ def _mention(
     return Mention(match.start(), match.end(), word, adjectives, own, subject, claims)
 
 
-def _is_somebody_else(
-    text: str, match: re.Match[str], before: re.Match[str] | None, found: list[Mention]
-) -> bool:
+def _is_somebody_else(text: str, match: re.Match[str], before: re.Match[str] | None, found: list[Mention]) -> bool:
     """Whether a noun introduces another person than the one whom the answer is about."""
     if _ASIDE.match(text, match.end()) or _THINGS.match(text, match.end()):
         return True
