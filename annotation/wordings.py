@@ -109,12 +109,13 @@ def find_leaks(facts: Facts) -> Iterator[Finding]:
     """Words that show that the teacher was told the labels: at most one finding, the first in the text."""
     if not _LEAK_WORDS.search(facts.answer):
         return
-    hits = [match for pattern in _LEAKS if (match := pattern.search(facts.answer))]
-    if hits:
-        first = min(hits, key=lambda match: match.start())
-        yield Finding(
-            "leak", Severity.ERROR, f"Speaks of what the teacher was told: “{first[0]}”.", first.start(), first.end()
-        )
+    spans = sorted(match.span() for pattern in _LEAKS if (match := pattern.search(facts.answer)))
+    if spans:
+        start, end = spans[0]
+        for following in spans:
+            if following[0] <= end:  # "We know from" and "from the given attributes" are one
+                end = max(end, following[1])
+        yield Finding("leak", Severity.ERROR, f"Speaks of what it was told: “{facts.answer[start:end]}”.", start, end)
 
 
 _NAME: Final = (

@@ -113,7 +113,7 @@ def table(result: dict[str, Any]) -> str:
                 f"  {name:16}{row['answers']:>9}{row['found']:>7}{row['false_alarms']:>14}"
                 f"{row['precision']:>11.3f}{row['recall']:>8.3f}"
             )
-    lines.append(f"{result["cpu_microseconds_per_answer"]} microseconds of one core an answer")
+    lines.append(f"{result['cpu_microseconds_per_answer']} microseconds of one core an answer")
     return "\n".join(lines)
 
 
