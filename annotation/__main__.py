@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annotation.check_commands import app as check_app
 from annotation.generate_commands import app as generate_app
 from annotation.import_commands import app as import_app
 from annotation.judge_commands import app as judge_app
@@ -35,6 +36,7 @@ app.add_typer(judge_app)
 app.add_typer(probe_app)
 app.add_typer(stats_app)
 app.add_typer(import_app)
+app.add_typer(check_app)
 
 
 @app.command("snapshot")

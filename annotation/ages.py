@@ -14,28 +14,11 @@ Years: TypeAlias = tuple[int, int]
 
 OLDEST: Final = 120
 TOLERANCE: Final = 3  # years between a label and the middle of what is named: people cannot tell 29 from 31
-_UNITS: Final = [
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS: Final = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_UNITS: Final = (
+    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
+    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _TENS_OF: Final = {ten: 10 * number for number, ten in enumerate(_TENS, start=2)}
 _WORDS: Final = (
     {word: number for number, word in enumerate(_UNITS, start=1)}
@@ -65,7 +48,8 @@ _NUMBERS: Final = tuple(
     for pattern in (
         rf"\b(?P<about>{_ABOUT})(?P<low>{_N})(?:{_TO}(?P<high>{_N}))?[\s-]+years?(?:[\s-]+old|\s+of\s+age|\b(?! ago))",
         rf"\b(?P<about>between\s+)(?P<low>{_N})\s+and\s+(?P<high>{_N}){_ENDS}",
-        rf"\b(?:aged|ages?(?:\s+(?:group|range))?(?:\s+(?:of|can be estimated|may be|might be|could be|is|seems|looks))?)"
+        rf"\b(?:aged|ages?(?:\s+(?:group|range))?(?:\s+(?:of|can be estimated|may be|might be|could be|is|seems"
+        rf"|looks))?)"
         rf"\s+(?P<about>{_ABOUT})(?P<low>{_N})(?:{_TO}(?P<high>{_N}))?{_ENDS}",
         rf"\b(?P<about>{_HEDGE}\s+)(?P<low>{_N})(?:{_TO}(?P<high>{_N}))?{_ENDS}",
         rf"\b(?:be|is|say|he's|she's|looks|seems|appears|of)\s+(?P<about>{_ABOUT})(?P<low>(?!one\b|two\b){_N})"
@@ -78,26 +62,27 @@ _DECADE: Final = re.compile(
     r"\b(?P<decade>teens|twenties|thirties|forties|fifties|sixties|seventies|eighties|nineties|[2-9]0['’]?s)\b(?!-)",
     re.IGNORECASE,
 )
-_GROUPS: Final = tuple(
-    (re.compile(rf"(?<![\w-])(?:{pattern})(?![\w-])", re.IGNORECASE), years)
-    for pattern, years in (
-        (r"newborn|infant|(?:baby|toddler)(?! (?:face|hairs?|blue|pink|fat|teeth|skin|picture|photo)\b)", (0, 3)),
-        (r"pre-?school(?:er)?(?: age| child)?", (3, 6)),
-        (r"primary[- ]school age|school[- ]aged?", (6, 14)),
-        (r"(?:nursery|kindergarten)[- ]aged?|kindergartner", (3, 6)),
-        (r"high[- ]school age|high[- ]schooler", (14, 18)),
-        (r"youngster", (4, 19)),
-        (r"(?:the|this|a) youth", (10, 25)),
-        *((rf"{ten}-?(?:ish|something)|{figures}-?ish", (figures, figures + 9)) for ten, figures in _TENS_OF.items()),
-        (r"child|kid", (0, 12)),
-        (r"(?:pre-?)?teen|teenaged?|teenager|adolescent|adolescence", (12, 19)),
-        (r"young adult", (17, 38)),
-        (r"adult", (17, OLDEST)),
-        (r"middle[- ]aged?", (38, 62)),
-        (r"elderly|senior(?: citizen)?|pensioner|aged (?:man|woman)", (60, OLDEST)),
-        (r"third decade of (?:life|his life|her life)", (20, 30)),
-        (r"grand(?:mother|father|ma|pa)|granny", (45, OLDEST)),
-    )
+_GROUPS: Final = (
+    (r"newborn|infant|(?:baby|toddler)(?! (?:face|hairs?|blue|pink|fat|teeth|skin|picture|photo)\b)", (0, 3)),
+    (r"pre-?school(?:er)?(?: age| child)?", (3, 6)),
+    (r"primary[- ]school age|school[- ]aged?", (6, 14)),
+    (r"(?:nursery|kindergarten)[- ]aged?|kindergartner", (3, 6)),
+    (r"high[- ]school age|high[- ]schooler", (14, 18)),
+    (r"youngster", (4, 19)),
+    (r"(?:the|this|a) youth", (10, 25)),
+    *((rf"{ten}-?(?:ish|something)|{figures}-?ish", (figures, figures + 9)) for ten, figures in _TENS_OF.items()),
+    (r"child|kid", (0, 12)),
+    (r"(?:pre-?)?teen|teenaged?|teenager|adolescent|adolescence", (12, 19)),
+    (r"young adult", (17, 38)),
+    (r"adult", (17, OLDEST)),
+    (r"middle[- ]aged?", (38, 62)),
+    (r"elderly|senior(?: citizen)?|pensioner|aged (?:man|woman)", (60, OLDEST)),
+    (r"third decade of (?:life|his life|her life)", (20, 30)),
+    (r"grand(?:mother|father|ma|pa)|granny", (45, OLDEST)),
+)
+# One search for all of them: the number of the group that matched tells which it is.
+_GROUP: Final = re.compile(
+    rf"(?<![\w-])(?:{'|'.join(f'({pattern})' for pattern, _ in _GROUPS)})(?![\w-])", re.IGNORECASE
 )
 _JOINED: Final = re.compile(r"^\s*(?:-|–|to|or)\s*(?:(?:to|in|his|her|their|the|perhaps|maybe)\s+)*$", re.IGNORECASE)
 
@@ -114,8 +99,7 @@ class AgePhrase:
 def age_phrases(text: str) -> list[AgePhrase]:
     """All ages that the text names, in its order; who is meant, and whether it is denied, is not looked at."""
     found = [*_numbers(text), *_decades(text)]
-    for pattern, years in _GROUPS:
-        found += [AgePhrase(*match.span(), years) for match in pattern.finditer(text)]
+    found += [AgePhrase(*match.span(), _GROUPS[(match.lastindex or 0) - 1][1]) for match in _GROUP.finditer(text)]
     found.sort(key=lambda phrase: (phrase.start, -phrase.end))
     merged: list[AgePhrase] = []
     for phrase in found:

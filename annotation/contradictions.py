@@ -46,7 +46,7 @@ def _gender(label: str, people: list[Mention]) -> Iterator[Finding]:
     """The first person whose gender is told is the one whom the answer is about."""
     first = next((one for one in people if one.claims and one.is_subject and one.gender), None)
     if first and first.gender != label:
-        yield _finding(f"“{first.word}”: the label says {label.lower()}.", first.start, first.end)
+        yield _finding(f"“{first.word}”, where the label says {label.lower()}.", first.start, first.end)
 
 
 def _age(label: str, gender: str | None, text: str, people: list[Mention], denied: list[Span]) -> Iterator[Finding]:
@@ -57,7 +57,7 @@ def _age(label: str, gender: str | None, text: str, people: list[Mention], denie
         about = owner(end - 1, text, people)
         if about is None or _may_be_subject(about, gender, people):
             said = " ".join(text[start:end].split())
-            yield _finding(f"“{said}”: the label says {age_words(label)}.", start, end)
+            yield _finding(f"“{said}”, where the label says {age_words(label)}.", start, end)
             return
 
 
@@ -89,7 +89,7 @@ def _race(label: str, text: str, people: list[Mention], denied: list[Span]) -> I
     if claims and not any(label in phrase.races for phrase in claims):
         first = claims[0]
         said = text[first.start : first.end]
-        yield _finding(f"“{said}”: the label says {ethnicity(label)}.", first.start, first.end)
+        yield _finding(f"“{said}”, where the label says {ethnicity(label)}.", first.start, first.end)
 
 
 def _is_about_subject(position: int, text: str, people: list[Mention]) -> bool:
@@ -103,16 +103,15 @@ def _factors(facts: Facts) -> Iterator[Finding]:
     own = () if facts.attribute is None else face_text.FACETS[facts.attribute]
     if facts.attribute is Attribute.DETAIL:
         own = (*own, "hair_style")
-    for factor in dict.fromkeys((*own, *_ANYWHERE)):
-        label = facts.labels.get(factor)
-        if label not in FACTORS[factor]:
-            continue
-        text = _without_comparisons(facts.answer)
+    known = [factor for factor in dict.fromkeys((*own, *_ANYWHERE)) if facts.labels.get(factor) in FACTORS[factor]]
+    text = _without_comparisons(facts.answer) if known else ""
+    for factor in known:
+        label = facts.labels[factor]
         wrong = face_text.named(factor, text) - {label}
         if wrong:
             start, end = _shortest(factor, sorted(wrong)[0], text)
-            named = f"{factor.replace('_', ' ')} is {label}"
-            yield _finding(f"“{facts.answer[start:end]}”: the label says that {named}.", start, end)
+            says = f"“{factor.replace('_', ' ')}: {label}”"
+            yield _finding(f"“{facts.answer[start:end]}”, where the label says {says}.", start, end)
 
 
 def _without_comparisons(text: str) -> str:
@@ -128,4 +127,4 @@ def _shortest(factor: str, value: str, text: str) -> Span:
     ends = [i + 1 for i, char in enumerate(text) if not char.isspace() and (text + " ")[i + 1].isspace()]
     end = next(e for e in ends if value in face_text.named(factor, text[:e]))
     start = next(s for s in reversed(starts) if s < end and value in face_text.named(factor, text[s:end]))
-    return start, end
+    return start, start + len(text[start:end].rstrip(".,;:!?"))

@@ -27,8 +27,8 @@ _DENIAL: Final = re.compile(rf"\b(?:{'|'.join(_NEGATORS)})\b{_REACH}", re.IGNORE
 _COMPARISONS: Final = (
     r"unlike|than|compared (?:to|with)|in contrast to|as if|as though|reminiscent of|similar to|those of|that of",
     r"(?:be |been )?(?:mistaken|taken|confused|pass(?:es|ed)?) (?:for|with)|think of|remind\w* (?:\w+ )?of",
-    r"(?<!look )(?<!looks )(?<!looked )(?<!looking )(?<!seem )(?<!seems )(?<!appear )(?<!appears )(?<!rather )(?<!more )"
-    r"(?<!but )(?<!feels )(?<!features )(?<!details )(?<!something )like(?= (?:an?|the|most|in|on)\b)",
+    r"(?<!look )(?<!looks )(?<!looked )(?<!looking )(?<!seem )(?<!seems )(?<!appear )(?<!appears )(?<!rather )"
+    r"(?<!more )(?<!but )(?<!feels )(?<!features )(?<!details )(?<!something )like(?= (?:an?|the|most|in|on)\b)",
     r"as \w+ as",
 )
 _COMPARISON: Final = re.compile(rf"\b(?:{'|'.join(_COMPARISONS)})\b{_REACH}", re.IGNORECASE)
@@ -37,9 +37,9 @@ _FAR: Final = re.compile(rf"\b(?:far from|anything but)\b{_REACH}", re.IGNORECAS
 
 # Said after what it denies: "deep lines are nowhere to be seen".
 _AFTERWARDS: Final = re.compile(
-    r"([^.;:!?,\n]*)\b(?:nowhere to be (?:seen|found)|(?:is|are) (?:absent|missing)|cannot be (?:seen|made out))",
-    re.IGNORECASE,
+    r"\b(?:nowhere to be (?:seen|found)|(?:is|are) (?:absent|missing)|cannot be (?:seen|made out))", re.IGNORECASE
 )
+_CLAUSE_END: Final = re.compile(r"[.;:!?,\n]")
 
 
 def denied_spans(text: str, *, comparisons_only: bool = False) -> list[Span]:
@@ -49,8 +49,12 @@ def denied_spans(text: str, *, comparisons_only: bool = False) -> list[Span]:
         text: an answer.
         comparisons_only: leave out what "no", "not" and their like deny.
     """
-    patterns = (_COMPARISON, _FAR, _AFTERWARDS) if comparisons_only else (_DENIAL, _COMPARISON, _FAR, _AFTERWARDS)
-    return [match.span(1) for pattern in patterns for match in pattern.finditer(text)]
+    patterns = (_COMPARISON, _FAR) if comparisons_only else (_DENIAL, _COMPARISON, _FAR)
+    spans = [match.span(1) for pattern in patterns for match in pattern.finditer(text)]
+    for match in _AFTERWARDS.finditer(text):
+        ends = [end.end() for end in _CLAUSE_END.finditer(text, 0, match.start())]
+        spans.append((ends[-1] if ends else 0, match.start()))
+    return spans
 
 
 def is_within(position: int, spans: list[Span]) -> bool:

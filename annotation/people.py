@@ -15,10 +15,10 @@ from annotation.denial import Span, is_within
 MALE: Final = "Male"
 FEMALE: Final = "Female"
 _NOUNS: Final = {
-    MALE: "man|male|gentleman|guy|boy|schoolboy|lad|fellow|grandfather|grandpa|father|dad|son|husband|brother|uncle|businessman"
-    "|salesman|policeman|waiter|groom|monk|boyfriend|dude|bloke",
-    FEMALE: "woman|female|lady|girl|schoolgirl|grandmother|grandma|granny|mother|mom|daughter|wife|sister|aunt|businesswoman"
-    "|saleswoman|policewoman|waitress|bride|nun|girlfriend|actress",
+    MALE: "man|male|gentleman|guy|boy|schoolboy|lad|fellow|grandfather|grandpa|father|dad|son|husband|brother|uncle"
+    "|businessman|salesman|policeman|waiter|groom|monk|boyfriend|dude|bloke",
+    FEMALE: "woman|female|lady|girl|schoolgirl|grandmother|grandma|granny|mother|mom|daughter|wife|sister|aunt"
+    "|businesswoman|saleswoman|policewoman|waitress|bride|nun|girlfriend|actress",
 }
 _PRONOUNS: Final = {MALE: "he|him|his|himself", FEMALE: "she|her|hers|herself"}
 _NEUTRAL: Final = (
@@ -39,7 +39,7 @@ _MENTION: Final = re.compile(
 )
 _DETERMINERS: Final = "an?|the|this|that|his|her|their|another|some"
 _BEFORE: Final = re.compile(
-    rf"(?P<verb>\S*) ?\b(?P<det>{_DETERMINERS})\s+(?P<adjectives>(?:(?!(?:{_DETERMINERS})\b)[\w'’/-]+,?\s+){{0,5}})$",
+    rf"\b(?P<det>{_DETERMINERS})\s+(?P<adjectives>(?:(?!(?:{_DETERMINERS})\b)[\w'’/-]+,?\s+){{0,5}})$",
     re.IGNORECASE,
 )
 _NEARBY: Final = re.compile(
@@ -92,8 +92,11 @@ def mentions(text: str, denied: list[Span]) -> list[Mention]:
 
 
 def owner(position: int, text: str, found: list[Mention]) -> Mention | None:
-    """Whom something said at a position is about: the last person mentioned up to there in the same sentence."""
-    before = [mention for mention in found if mention.start <= position]
+    """Whom something said at a position is about: the last person mentioned up to there in the same sentence.
+
+    The adjectives before a noun belong to it: "elderly" in "a man beside an elderly woman" is about her.
+    """
+    before = [mention for mention in found if mention.start - len(mention.adjectives) <= position]
     if not before or _SENTENCE_END.search(text, before[-1].end, max(position, before[-1].end)):
         return None
     return before[-1]

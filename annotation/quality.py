@@ -38,6 +38,9 @@ PAIR_CHECKS: Final[dict[str, Callable[[Facts], Iterator[Finding]]]] = {
 
 def check_pair(facts: Facts, checks: Collection[str] = tuple(PAIR_CHECKS)) -> list[Finding]:
     """The findings of these checks about one answer, in the order of PAIR_CHECKS."""
-    if is_refusal(facts.answer):
-        return list(find_refusals(facts)) if "refusal" in checks else []
-    return [finding for name, find in PAIR_CHECKS.items() if name in checks for finding in find(facts)]
+    refusals = list(find_refusals(facts))
+    found = refusals if "refusal" in checks else []
+    if any(finding.severity is Severity.ERROR for finding in refusals):
+        return found
+    others = (find for name, find in PAIR_CHECKS.items() if name in checks and find is not find_refusals)
+    return found + [finding for find in others for finding in find(facts)]

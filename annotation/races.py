@@ -15,7 +15,10 @@ from annotation.people import PERSON_NOUN
 _GROUPS: Final = (
     (r"Caucasian|European(?:[- ]American)?|Anglo-Saxon|Scandinavian|Slavic|Nordic", ("White",)),
     (r"White(?: European| American| Caucasian)?", ("White",)),
-    (r"African[- ]American|Afro-\w+|Sub-Saharan African|(?<!North )(?<!South )African|Nigerian|Ethiopian|Kenyan", ("Black",)),
+    (
+        r"African[- ]American|Afro-\w+|Sub-Saharan African|(?<!North )(?<!South )African|Nigerian|Ethiopian|Kenyan",
+        ("Black",),
+    ),
     (r"Black(?: African| American| British)?", ("Black",)),
     (r"South[- ]Asian|(?<!West )(?<!American )Indian|Pakistani|Bangladeshi|Sri Lankan|Nepalese|Tamil", ("Indian",)),
     (r"East[- ]Asian|Chinese|Japanese|Korean|Taiwanese|Mongolian", ("East Asian",)),
@@ -40,16 +43,29 @@ _DESCENT: Final = r"(?:descent|heritage|origin|ancestry|ethnicity|lineage|race|p
 _PHRASES: Final = (
     re.compile(rf"(?<![\w-])(?P<race>white|black) {_ADJECTIVES}(?:{PERSON_NOUN}|{_DESCENT})(?!-)\b", re.I),
     # before a person or an origin: "a Black man", "of African descent"
-    re.compile(rf"(?<![\w-])(?P<race>{_RACE})(?:(?:,| or| and|/) ?\w+(?: \w+)?)?,? {_ADJECTIVES}(?:{PERSON_NOUN}|{_ORIGIN})(?!-)\b", re.I),
+    re.compile(
+        rf"(?<![\w-])(?P<race>{_RACE})(?:(?:,| or| and|/) ?\w+(?: \w+)?)?,? {_ADJECTIVES}(?:{PERSON_NOUN}"
+        rf"|{_ORIGIN})(?!-)\b",
+        re.I,
+    ),
     # after a verb: "she is East Asian", "looks African American", "probably Southeast Asian"
     re.compile(
         r"\b(?:is|are|be|looks?|appears?|seems?|to be|probably|likely|possibly|clearly|perhaps|definitely|ethnically"
         r"|but|either|ethnicity|race|origin|background|is of|as|and)"
-        rf"(?: (?:East|West|rather|most))?,? (?P<race>{_RACE})(?=\s*(?:[.,;:!?)]|$|(?:and|with|or|who|but|in)\b))(?! (?:or|and) (?:white|black)\b [a-z])",
+        rf"(?: (?:East|West|rather|most))?,? (?P<race>{_RACE})(?=\s*(?:[.,;:!?)]|$|(?:and|with|or|who|but"
+        rf"|in)\b))(?! (?:or|and) (?:white|black)\b [a-z])",
         re.I,
     ),
-    re.compile(r"\bfrom (?:the )?(?P<race>Middle East|Arab world|South Asia|East Asia|Southeast Asia|Africa|Europe|India|China|Japan|Korea|Latin America|South America)\b", re.I),
-    re.compile(r"\b(?:an?|the|this|young|older|elderly) (?P<race>Latin[ao])\b(?! (?:music|food|dance|style|band|festival|bar))", re.I),
+    re.compile(
+        r"\bfrom (?:the )?(?P<race>Middle East|Arab world|South Asia|East Asia|Southeast Asia|Africa|Europe|India"
+        r"|China|Japan|Korea|Latin America|South America)\b",
+        re.I,
+    ),
+    re.compile(
+        r"\b(?:an?|the|this|young|older|elderly) (?P<race>Latin[ao])\b(?! (?:music|food|dance|style|band|festival"
+        r"|bar))",
+        re.I,
+    ),
 )  # fmt: skip
 _PLACES: Final = {
     "middle east": "Middle Eastern",
@@ -68,7 +84,8 @@ _PLACES: Final = {
 }
 # A colour only: "his shirt is white", "her skin is white and thin", "the hair is black".
 _COLOURED: Final = re.compile(
-    r"\b(?:hair|shirt|skin|eyes?|brows?|eyebrows?|beard|moustache|background|wall|dress|jacket|hat|cap|coat|scarf|pupils"
+    r"\b(?:hair|shirt|skin|eyes?|brows?|eyebrows?|beard|moustache|background|wall|dress|jacket|hat|cap|coat|scarf"
+    r"|pupils"
     r"|blouse|suit|tie|sweater|t-shirt|clothes|clothing|teeth|image|photo|picture|top|blanket|frame|glasses)"
     r"(?: \w+)? (?:is|are|looks?|appears?|seems?)(?: \w+)? $",
     re.IGNORECASE,

@@ -24,29 +24,43 @@ _DECLINES: Final = re.compile(
 # ... or in another way.
 _OTHERWISE: Final = re.compile(
     r"\bI(?:['’]m| am)? (?:have to|must|need to|will have to|respectfully|unable)\b"
-    r"|(?:\bnot|n['’]t) (?:\w+ )?(?:something|anything) (?:that |which )?I\b|\bsomething (?:that |which )?I (?:avoid|decline|refuse|refrain)"
-    r"|\b(?:which|that|what|something) I(?:['’]m| am)? (?:\w+ )?(?:can['’]?t|cannot|not|unable|won['’]t|don['’]t|will not)\b"
-    r"|\bI(?:['’]m| am)? (?:\w+ )?(?:lack(?:ing)? the|choose not|chose not|say no)\b|(?:\bnot|n['’]t) an? \w+ (?:that |which )?I\b"
-    r"|^\W*(?:request|response|query|task|answer) (?:was |is |has been )?(?:declined|denied|rejected|refused|blocked|withheld)"
+    r"|(?:\bnot|n['’]t) (?:\w+ )?(?:something|anything) (?:that |which )?I\b|\bsomething (?:that |which )?I (?:avoid"
+    r"|decline|refuse|refrain)"
+    r"|\b(?:which|that|what|something) I(?:['’]m| am)? (?:\w+ )?(?:can['’]?t|cannot|not|unable|won['’]t|don['’]t"
+    r"|will not)\b"
+    r"|\bI(?:['’]m| am)? (?:\w+ )?(?:lack(?:ing)? the|choose not|chose not|say no)\b|(?:\bnot"
+    r"|n['’]t) an? \w+ (?:that |which )?I\b"
+    r"|^\W*(?:request|response|query|task|answer) (?:was |is |has been )?(?:declined|denied|rejected|refused|blocked"
+    r"|withheld)"
     r"|\bno (?:image|picture|photo\w*) (?:that |which |for me |to |I)\b|\bsomething went wrong\b"
     r"|\b(?:outside|beyond) (?:of )?(?:what I|my (?:capabilit|abilit|scope))"
     r"|\b(?:my|our|content|usage|safety) (?:guidelines|polic(?:y|ies)|programming|instructions|principles)\b"
-    r"|\b(?:against|violates?|contrary to|restrict\w+ by) (?:my|our|the|openai['’]s) (?:\w+ )?(?:polic|guidelines|principles|rules|terms)"
+    r"|\b(?:against|violates?|contrary to|restrict\w+ by) (?:my|our|the|openai['’]s) (?:\w+ )?(?:polic|guidelines"
+    r"|principles|rules|terms)"
     r"|\b(?:policy|policies|guidelines|rules|restrictions) (?:prevents?|prohibits?|forbids?|stops?|do not|does not)"
-    r"|\b(?:isn['’]t|is not|not|impossible|inappropriate|unethical|irresponsible|wrong) (?:\w+ )?(?:possible |appropriate |ethical )?for me to\b"
+    r"|\b(?:isn['’]t|is not|not|impossible|inappropriate|unethical|irresponsible|wrong) (?:\w+ )?(?:possible "
+    r"|appropriate |ethical )?for me to\b"
     r"|\b(?:isn['’]t|is not|not) (?:possible|something|appropriate|permitted|allowed) for me\b"
-    r"|\b(?:not appropriate|inappropriate|unethical|not ethical|not acceptable|irresponsible) to (?:describ|comment|guess|infer|judge|speculat|assess|analy|label|identif)\w*"
-    r"|^\s*(?:describ|identify|making|make|inferr|provid|analy[sz]|assess|evaluat|comment|guess|speculat|judg|assign|label)\w*ing\b.*"
+    r"|\b(?:not appropriate|inappropriate|unethical|not ethical|not acceptable|irresponsible) to (?:describ|comment"
+    r"|guess|infer|judge|speculat|assess|analy|label|identif)\w*"
+    r"|^\s*(?:describ|identify|making|make|inferr|provid|analy[sz]|assess|evaluat|comment|guess|speculat|judg|assign"
+    r"|label)\w*ing\b.*"
     r"(?:\bnot|n['’]t|cannot|privacy|polic|inappropriate|unethical|beyond|outside|harmful|stereotyp|avoid|against)"
-    r"|\b(?:request|question|prompt) (?:cannot|can['’]t|could not|was not|has been) (?:be )?(?:completed|fulfilled|answered|processed|declined|blocked|refused)"
+    r"|\b(?:request|question|prompt) (?:cannot|can['’]t|could not|was not|has been) (?:be )?(?:completed|fulfilled"
+    r"|answered|processed|declined|blocked|refused)"
     r"|\bno (?:image|picture|photo\w*|attachment) (?:was|has been|is|came|seems)\b"
-    r"|\b(?:image|picture|photo\w*|attachment|file) (?:\w+ )?(?:did not|didn['’]t|does not|doesn['’]t|failed to|could not be|cannot be|was not) (?:load(?:ed)?|come through|upload(?:ed)?|display(?:ed)?|received|shown|viewed|open(?:ed)?|be (?:loaded|opened|displayed|viewed|found|processed))\b"
-    r"|\b(?:response|answer|output|content|message|request) (?:was|is|has been) (?:blocked|filtered|withheld|removed|declined|refused)\b|\bcontent filter"
+    r"|\b(?:image|picture|photo\w*|attachment|file) (?:\w+ )?(?:did not|didn['’]t|does not|doesn['’]t|failed to"
+    r"|could not be|cannot be|was not) (?:load(?:ed)?|come through|upload(?:ed)?|display(?:ed)?|received|shown"
+    r"|viewed|open(?:ed)?|be (?:loaded|opened|displayed|viewed|found|processed))\b"
+    r"|\b(?:response|answer|output|content|message|request) (?:was|is|has been) (?:blocked|filtered|withheld|removed"
+    r"|declined|refused)\b|\bcontent filter"
     r"|\b(?:isn['’]t|is not|(?:doesn['’]t|does not) (?:seem|appear) to be) an? (?:image|picture|photo)\b"
     r"|\b(?:upload|attach|resend|send) (?:it|the (?:image|picture|photo)|an? (?:image|picture|photo))\b"
     r"|\b(?:see|have|find|receive|received) (?:no|an?y) (?:image|picture|photo)"
-    r"|\bas an? (?:\w+ )?(?:AI|language model|virtual assistant)\b.*(?:\bnot|n['’]t|unable|cannot|refrain|avoid|decline)"
-    r"|\b(?:emotion\w*|feeling\w*|states?|ethnicity|race|gender|age) can(?:['’]t|not) be (?:inferred|read|determined|known) from an? (?:photo\w*|image|picture|face)",
+    r"|\bas an? (?:\w+ )?(?:AI|language model|virtual assistant)\b.*(?:\bnot|n['’]t|unable|cannot|refrain|avoid"
+    r"|decline)"
+    r"|\b(?:emotion\w*|feeling\w*|states?|ethnicity|race|gender|age) can(?:['’]t|not) be (?:inferred|read|determined"
+    r"|known) from an? (?:photo\w*|image|picture|face)",
     re.IGNORECASE,
 )
 # In the first person, but about what can be seen or known of the picture.
@@ -54,7 +68,8 @@ _HARMLESS: Final = re.compile(
     r"can(?:['’]t|not) (?:help (?:but|noticing|admiring|smiling)|say enough)"
     r"|(?:not|can['’]t|cannot|unable to|couldn['’]t|don['’]t|not able to) (?:really |quite |clearly |fully )?"
     r"(?:see (?!(?:the|any|this|your|an) (?:image|picture|photo|attach))|make out|tell (?:whether|if|from|how|exactly)"
-    r"|rule out|fault|detect|find|spot|notice|discern|be (?:sure|certain)|count|measure|exclude|expect|miss|believe|think|doubt)"
+    r"|rule out|fault|detect|find|spot|notice|discern|be (?:sure|certain)|count|measure|exclude|expect|miss|believe"
+    r"|think|doubt)"
     r"|possible to (?:see|make out|tell)|(?:does|do) not allow me to (?:judge|see|make out)"
     r"|would not (?:rely|call|expect|say|rule)|if I(?:['’]m| am) not mistaken|me (?:to )?(?:think|doubt)|not sure",
     re.IGNORECASE,
@@ -64,8 +79,10 @@ _FILLER: Final = re.compile(
     r"^\W*$|\b(?:sorry|apologi[sz]e|apologies|regret|unfortunately|thank you|thanks|please|let me know"
     r"|(?:is there|if there(?:['’]s| is)) anything|feel free|if you(?:['’]d| would| have| need| like| want)"
     r"|(?:I|we)(?:['’]d| would| can| could| will|['’]ll) (?:be (?:happy|glad)|gladly|describe|help|still|instead)"
-    r"|perhaps you|could you|as an? (?:AI|language|text)|I hope|I understand|upload|guidelines|polic(?:y|ies)|privacy|try again|a real person|you|your"
-    r"|another (?:question|topic)|a different (?:topic|picture|image|question)|not comfortable|seems to show a child)\b",
+    r"|perhaps you|could you|as an? (?:AI|language|text)|I hope|I understand|upload|guidelines|polic(?:y|ies)"
+    r"|privacy|try again|a real person|you|your"
+    r"|another (?:question|topic)|a different (?:topic|picture|image|question)|not comfortable"
+    r"|seems to show a child)\b",
     re.IGNORECASE,
 )
 _CLAUSE: Final = re.compile(
