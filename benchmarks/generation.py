@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from support.generation_money import dry_run, ledger, max_cost  # noqa: E402 - after the path to this checkout
 from support.generation_safety import batch, key, kills, two  # noqa: E402
-from support.generation_speed import cap, faults, memory, throughput  # noqa: E402
+from support.generation_speed import cap, faults, memory, stops, throughput  # noqa: E402
 
 PARTS = {
     "throughput": throughput,
     "faults": faults,
     "cap": cap,
+    "stops": stops,
     "kills": kills,
     "two": two,
     "ledger": ledger,

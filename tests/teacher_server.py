@@ -93,9 +93,10 @@ class TeacherServer:
             return self._control(request)
         if self.behaviour.redirect_to is not None:
             return Reply(307, headers={"Location": self.behaviour.redirect_to + request.path})
+        chat = request.path == "/v1/chat/completions"
         if (refused := self._key_is_wrong(request)) is not None:
-            return refused
-        if request.path == "/v1/chat/completions":
+            return self._tracked(self._record("", None, "401", 401), refused) if chat else refused
+        if chat:
             return self._chat(request)
         if request.path == "/v1/models":
             cards = [{"id": name, "object": "model", "created": 1, "owned_by": "test"} for name in self._models]

@@ -1,6 +1,7 @@
 """How fast the generation is: beside a loop that asks one by one, below a limit that nobody announced, in memory."""
 
 import base64
+import resource
 import signal
 import statistics
 import subprocess
@@ -35,10 +36,11 @@ def throughput(quick: bool) -> list[Figure]:
     with teacher(latency_s=LATENCY, **FAULTS) as served, workplace(tasks // 8, served) as place:
         bare, polite = _loop(place, 10 if quick else 40, 0.0), _loop(place, 4 if quick else 12, 1.0)
         before = served.requests
-        began = time.monotonic()
+        began, cpu = time.monotonic(), _cpu_of_children()
         outcome = place.run(*WORKERS)
-        seconds = time.monotonic() - began
+        seconds, cpu = time.monotonic() - began, _cpu_of_children() - cpu
         records = served.records(before)
+        complete = _complete(place, tasks, outcome)
     per_s = tasks / seconds
     faulty = sum(record["outcome"] != "ok" for record in records)
     return [
@@ -46,12 +48,13 @@ def throughput(quick: bool) -> list[Figure]:
         Figure("requests that the server spoilt", faulty),
         Figure("seconds, start of Python included", round(seconds, 1)),
         at_least("tasks per second", per_s, 40 if not quick else 0),
-        Figure("of them while it was asking", round(outcome["finished"] / outcome["seconds"], 1)),
+        Figure("processor time for each request, ms", round(1000 * cpu / len(records), 2)),
+        Figure("tasks per second while it was asking", round(outcome["finished"] / outcome["seconds"], 1)),
         Figure("sequential loop, answers per second", round(bare, 3)),
         Figure("the same with a second of sleep", round(polite, 3)),
         at_least("times the loop", per_s / bare, 20),
         at_least("times the loop with its sleep", per_s / polite, 55),
-        *_complete(place, tasks, outcome),
+        *complete,
     ]
 
 
@@ -61,12 +64,19 @@ def faults(quick: bool) -> list[Figure]:
     with teacher(latency_s=LATENCY, **MANY_FAULTS) as served, workplace(tasks // 8, served) as place:
         outcome = place.run(*WORKERS)
         records = served.records()
+        complete = _complete(place, tasks, outcome)
     faulty = sum(record["outcome"] != "ok" for record in records) / len(records)
     return [
         Figure("tasks", tasks),
         Figure("share of requests spoilt", round(faulty, 3)),
-        *_complete(place, tasks, outcome),
+        *complete,
     ]
+
+
+def _cpu_of_children() -> float:
+    """Seconds of processor time of the commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _complete(place: Workplace, tasks: int, outcome: dict[str, Any]) -> list[Figure]:
@@ -136,11 +146,48 @@ def _use(records: list[dict[str, Any]], since: float, until: float, limit: float
 
 
 def _regained(records: list[dict[str, Any]], doubled: float, ended: float) -> float:
-    """Seconds from the doubling to the end of the first five that used 85 % of it."""
+    """Seconds from the doubling until the first five began in which 85 % of it were used."""
     for start in range(int(ended - doubled) - 4):
         if _use(records, doubled + start, doubled + start + 5, 2 * CAP)[0] >= 0.85:
-            return start + 5
+            return start
     return float("inf")
+
+
+def stops(quick: bool) -> list[Figure]:
+    """What no patience helps against ends the run; what a server asks to be waited for is waited for."""
+    images, quota, wait = (20, 60, 2.0) if quick else (60, 200, 3.0)
+    with teacher(latency_s=0.3, quota=quota) as served, workplace(images, served) as place:
+        status, _ = place.finish(place.start(*WORKERS))
+        beyond = served.requests - quota
+        kept = place.pairs()[0]
+    with teacher(api_key="another") as served, workplace(images, served) as place:
+        refused, _ = place.finish(place.start(*WORKERS))
+        asked = served.requests
+    with teacher(latency_s=0.1, share_429=0.06, retry_after_s=wait) as served, workplace(images, served) as place:
+        place.run(*WORKERS)
+        waits = _waits(served.records())
+    return [
+        exactly("exit status when the quota is used up", status, 1),
+        at_most("requests after that", beyond, 32),
+        exactly("pairs of the answers before that", kept, quota),
+        exactly("exit status where the key is refused", refused, 1),
+        at_most("requests with it", asked, 32),
+        Figure("requests that were asked to wait", len(waits)),
+        at_least("shortest wait, as a share of Retry-After", min(waits) / wait, 0.99),
+        at_most("median wait, the same", statistics.median(waits) / wait, 1.1),
+    ]
+
+
+def _waits(records: list[dict[str, Any]]) -> list[float]:
+    """Seconds from each 429 to the next request of the same content."""
+    refused: dict[str, float] = {}
+    waits = []
+    for record in records:
+        if record["key"] in refused:
+            waits.append(record["received"] - refused.pop(record["key"]))
+        if record["status"] == 429:
+            refused[record["key"]] = record["received"]
+    return waits
 
 
 def memory(quick: bool) -> list[Figure]:
