@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from annotation.check_commands import app as check_app
-from annotation.generate_commands import app as generate_app
-from annotation.import_commands import app as import_app
-from annotation.judge_commands import app as judge_app
-from annotation.probe_commands import app as probe_app
+from annotation.checks.check_commands import app as check_app
+from annotation.imports.import_commands import app as import_app
 from annotation.seed import seed
-from annotation.stats_commands import app as stats_app
+from annotation.statistics.stats_commands import app as stats_app
 from annotation.store import Store
+from annotation.teaching.generate_commands import app as generate_app
+from annotation.teaching.judge_commands import app as judge_app
+from annotation.teaching.probe_commands import app as probe_app
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
 from facellm.errors import FaceLLMError

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import gradio as gr
 
-from annotation import stats_view
 from annotation.generate_tab import QUIET, build_form, build_runs
-from annotation.stats import stats
+from annotation.statistics import stats_view
+from annotation.statistics.stats import stats
 from annotation.store import Store
 from facellm.config import Settings
 

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import gradio as gr
 
-from annotation import generation_process
 from annotation.fairface import AGES, MINORS
 from annotation.models import GenerationRun, Purpose, RunState, TaskState
 from annotation.store import Store
-from annotation.usage_policy import OPENAI_POLICY, POLICY_SUBJECT, is_openai
+from annotation.teaching import generation_process
+from annotation.teaching.usage_policy import OPENAI_POLICY, POLICY_SUBJECT, is_openai
 from facellm.config import Settings
 from facellm.data import Attribute
 from facellm.errors import BusyError, ConfigError, DataError, FaceLLMError

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
-from annotation.flags import suspicion_of_flags
+from annotation.checks.flags import suspicion_of_flags
 from annotation.models import FREE_QUESTION, Flag, Pair, Status
 from facellm.data import Attribute
 

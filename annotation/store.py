@@ -19,11 +19,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
-from annotation.database import connect, migrate, reading, writing
-from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
-from annotation.exchanges import Exchange, insert_exchange, put_exchange
-from annotation.findings import Finding
-from annotation.flags import (
+from annotation.checks.findings import Finding
+from annotation.checks.flags import (
     Checkable,
     check_again,
     checkable,
@@ -35,18 +32,11 @@ from annotation.flags import (
     suspicion,
     texts_of,
 )
-from annotation.generation_stats import (
-    Costs,
-    TaskCounts,
-    read_costs,
-    read_flagged,
-    read_flags,
-    read_task_counts,
-)
-from annotation.group_stats import GroupStats, read_group_stats
+from annotation.database import connect, migrate, reading, writing
+from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
+from annotation.exchanges import Exchange, insert_exchange, put_exchange
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
-from annotation.ledger import Ledger
 from annotation.models import (
     CURATED,
     Decision,
@@ -61,6 +51,16 @@ from annotation.models import (
 )
 from annotation.review_queue import Order, count_pairs, next_pairs
 from annotation.snapshots import take_snapshot
+from annotation.statistics.generation_stats import (
+    Costs,
+    TaskCounts,
+    read_costs,
+    read_flagged,
+    read_flags,
+    read_task_counts,
+)
+from annotation.statistics.group_stats import GroupStats, read_group_stats
+from annotation.teaching.ledger import Ledger
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.data import Attribute
 from facellm.errors import ConfigError, DataError

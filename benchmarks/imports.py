@@ -25,7 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from annotation.fairface import AGES, GENDERS, RACES
-from annotation.fairface_table import COLUMNS
+from annotation.imports.fairface_table import COLUMNS
 from facellm.data import Attribute
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,9 +17,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from annotation.findings import Facts, Finding  # noqa: E402 - after the path to this checkout
+from annotation.checks.findings import Facts, Finding  # noqa: E402 - after the path to this checkout
+from annotation.checks.quality import check_pair  # noqa: E402
 from annotation.models import Severity  # noqa: E402
-from annotation.quality import check_pair  # noqa: E402
 from facellm.data import Attribute  # noqa: E402
 
 ANSWERS = ROOT / "tests" / "quality_answers.jsonl"

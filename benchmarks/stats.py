@@ -22,7 +22,7 @@ from sqlmodel import SQLModel  # noqa: E402
 from annotation import models  # noqa: E402
 from annotation.database import writing  # noqa: E402
 from annotation.fairface import VALUES  # noqa: E402
-from annotation.stats import stats  # noqa: E402
+from annotation.statistics.stats import stats  # noqa: E402
 from annotation.store import Store  # noqa: E402
 from facellm.data import Attribute  # noqa: E402
 

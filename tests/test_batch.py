@@ -21,9 +21,6 @@ from teacher_http import Reply as HttpReply
 from teacher_http import Request, json_reply
 from teacher_server import TeacherServer
 
-from annotation.batch import BatchRun
-from annotation.batch_files import FileLimits, lines_of, read_result
-from annotation.generate import Limits, Outcome
 from annotation.models import (
     Attempt,
     AttemptState,
@@ -35,10 +32,13 @@ from annotation.models import (
     Task,
     TaskState,
 )
-from annotation.plan import Plan
-from annotation.prices import Price
 from annotation.store import Store
-from annotation.teacher import Ask, Next, Parameters, Teacher
+from annotation.teaching.batch import BatchRun
+from annotation.teaching.batch_files import FileLimits, lines_of, read_result
+from annotation.teaching.generate import Limits, Outcome
+from annotation.teaching.plan import Plan
+from annotation.teaching.prices import Price
+from annotation.teaching.teacher import Ask, Next, Parameters, Teacher
 from facellm.data import Attribute
 from facellm.remote_server import Server
 

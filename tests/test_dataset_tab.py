@@ -20,7 +20,7 @@ from annotation.database import writing
 from annotation.dataset_tab import build_dataset_tab
 from annotation.models import GenerationRun, Purpose, RunState, TaskState
 from annotation.store import Store
-from annotation.usage_policy import POLICY_SUBJECT
+from annotation.teaching.usage_policy import POLICY_SUBJECT
 from facellm.config import load_settings
 from facellm.data import Attribute
 

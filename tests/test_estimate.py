@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from annotation.estimate import (
+from annotation.fairface import AGES, GENDERS, RACES
+from annotation.teaching.estimate import (
     ANSWER_WORDS,
     MESSAGE_TOKENS,
     TOKENS_PER_WORD,
@@ -25,10 +26,9 @@ from annotation.estimate import (
     describe,
     estimate,
 )
-from annotation.fairface import AGES, GENDERS, RACES
-from annotation.prices import Price, price_of
-from annotation.prompts import COMBINED_VERSION, PROMPT_VERSION, SYSTEM, combined_instruction, instruction
-from annotation.tokens import image_family, image_tokens, text_tokens
+from annotation.teaching.prices import Price, price_of
+from annotation.teaching.prompts import COMBINED_VERSION, PROMPT_VERSION, SYSTEM, combined_instruction, instruction
+from annotation.teaching.tokens import image_family, image_tokens, text_tokens
 from facellm.data import Attribute
 
 COUNTED = json.loads(Path(__file__).with_name("prompt_tokens.json").read_text(encoding="utf-8"))

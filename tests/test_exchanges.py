@@ -18,7 +18,7 @@ from PIL import Image
 
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Status
 from annotation.seed import seed
-from annotation.stats import stats
+from annotation.statistics.stats import stats
 from annotation.store import PairView, Store
 from facellm.data import Attribute, content_hash, open_image, read_examples
 from facellm.errors import DataError, ImageError

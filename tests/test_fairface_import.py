@@ -19,8 +19,8 @@ import pytest
 from imports import annotation, counts, jpeg, kill_once_there_are, make_images, query, summary
 
 from annotation.fairface import VALUES
-from annotation.fairface_labels import check_labels
-from annotation.picture_intake import name_below
+from annotation.imports.fairface_labels import check_labels
+from annotation.imports.picture_intake import name_below
 from facellm.errors import DataError
 
 HEADER = "file,age,gender,race,service_test"

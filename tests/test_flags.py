@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from annotation.checking import CHECKS, run_checks
-from annotation.findings import Finding
+from annotation.checks.checking import CHECKS, run_checks
+from annotation.checks.findings import Finding
 from annotation.models import Action, DecisionInput, ImageInput, PairInput, Severity, Status
 from annotation.review_queue import Order
 from annotation.store import PairView, Store

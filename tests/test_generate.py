@@ -19,13 +19,13 @@ import pytest
 from PIL import Image as Pictures
 from teacher_server import TeacherServer
 
-from annotation.generate import Generation, Limits, Outcome
 from annotation.images import encode_png
 from annotation.models import ImageInput, RunState, TaskState
-from annotation.plan import Plan
-from annotation.prices import Price
 from annotation.store import Store
-from annotation.teacher import Parameters, Teacher
+from annotation.teaching.generate import Generation, Limits, Outcome
+from annotation.teaching.plan import Plan
+from annotation.teaching.prices import Price
+from annotation.teaching.teacher import Parameters, Teacher
 from facellm.data import Attribute
 from facellm.remote_server import Server
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from annotation import generation_process as process
 from annotation.seed import seed
 from annotation.store import Store
+from annotation.teaching import generation_process as process
 from facellm.config import Settings, load_settings
 from facellm.errors import DataError
 

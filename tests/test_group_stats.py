@@ -12,10 +12,10 @@ import pytest
 from made_generation import add_attempt, add_face, add_run, add_task, biased
 
 from annotation.database import writing
-from annotation.group_stats import group_words
 from annotation.models import Purpose, TaskState
-from annotation.rates import Clusters, Tally, benjamini_hochberg, contrast, design_effect, fisher_greater
-from annotation.stats import stats
+from annotation.statistics.group_stats import group_words
+from annotation.statistics.rates import Clusters, Tally, benjamini_hochberg, contrast, design_effect, fisher_greater
+from annotation.statistics.stats import stats
 from annotation.store import Store
 from facellm.data import Attribute
 

@@ -24,8 +24,6 @@ from typer.testing import CliRunner
 
 from annotation.__main__ import app
 from annotation.exchanges import CHAT
-from annotation.families import family
-from annotation.judge_report import Calibration, calibrations, kappa
 from annotation.models import (
     Action,
     Attempt,
@@ -39,9 +37,11 @@ from annotation.models import (
     Task,
     TaskState,
 )
-from annotation.shares import drawn
 from annotation.store import Store
-from annotation.verdicts import (
+from annotation.teaching.families import family
+from annotation.teaching.judge_report import Calibration, calibrations, kappa
+from annotation.teaching.shares import drawn
+from annotation.teaching.verdicts import (
     JUDGE_SYSTEM,
     JUDGE_VERSION,
     VERDICT_SCHEMA,

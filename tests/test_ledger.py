@@ -10,7 +10,6 @@ import pytest
 from sqlmodel import select, update
 
 from annotation.exchanges import CHAT
-from annotation.ledger import claim, end_tasks
 from annotation.models import (
     Attempt,
     AttemptState,
@@ -22,9 +21,10 @@ from annotation.models import (
     Task,
     TaskState,
 )
-from annotation.plan import Plan
-from annotation.prompts import PROMPT_VERSION
 from annotation.store import Store
+from annotation.teaching.ledger import claim, end_tasks
+from annotation.teaching.plan import Plan
+from annotation.teaching.prompts import PROMPT_VERSION
 from facellm.data import Attribute
 
 AGES = ["0-2", "20-29", "20-29", "30-39"]

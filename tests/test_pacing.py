@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from annotation.pacing import Pacer
+from annotation.teaching.pacing import Pacer
 
 LATENCY = 0.5
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from imports import annotation, counts, jpeg, kill_once_there_are, make_images, query, summary
 
-from annotation.sharegpt import attribute_of
+from annotation.imports.sharegpt import attribute_of
 from facellm.data import Attribute
 
 NAMES = [f"val/{number}.jpg" for number in range(1, 5)]

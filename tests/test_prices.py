@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from annotation.prices import Price, price_of, prices_date, read_prices
+from annotation.teaching.prices import Price, price_of, prices_date, read_prices
 from facellm.errors import DataError
 
 MODELS = sorted(read_prices())

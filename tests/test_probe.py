@@ -17,14 +17,14 @@ from sqlmodel import col, select
 from typer.testing import CliRunner
 
 from annotation.__main__ import app
+from annotation.checks.named_labels import LABEL_VALUES, false_values, is_named, possible
 from annotation.fairface import AGES, age_words, ethnicity, person
-from annotation.intervals import mean, wilson
 from annotation.models import Attempt, GenerationRun, Image, Purpose, Task, TaskState
-from annotation.named_labels import LABEL_VALUES, false_values, is_named, possible
-from annotation.probe import false_hint
-from annotation.probe_report import likeness, probe_reports
+from annotation.statistics.intervals import mean, wilson
 from annotation.store import Store
-from annotation.teacher_image import blank_url, teacher_url
+from annotation.teaching.probe import false_hint
+from annotation.teaching.probe_report import likeness, probe_reports
+from annotation.teaching.teacher_image import blank_url, teacher_url
 from facellm import face_text, faces
 from facellm.data import Attribute
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from annotation.fairface import AGES, GENDERS, RACES, age_words, ethnicity
-from annotation.prompts import (
+from annotation.teaching.prompts import (
     ANSWER_WORDS,
     COMBINED_VERSION,
     DECLINED,
@@ -61,8 +61,8 @@ def test_a_changed_text_has_a_new_version(version: str, name: str, texts: list[s
     found = digest([SYSTEM, *texts])
     assert TEXTS.get(version) == found, (
         f"The texts of {version} are not those recorded for it. Whoever changes a prompt or a word of a hint raises "
-        f"{name} in annotation/prompts.py, so that old and new answers stay apart, and adds a line with the new "
-        f"version and {found} to TEXTS in this file."
+        f"{name} in annotation/teaching/prompts.py, so that old and new answers stay apart, and adds a line with "
+        f"the new version and {found} to TEXTS in this file."
     )
 
 

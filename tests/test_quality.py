@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from annotation import seed
-from annotation.ages import age_phrases, is_far
-from annotation.corpus_checks import find_length_outliers, find_near_duplicates
-from annotation.denial import denied_spans, is_within
+from annotation.checks.ages import age_phrases, is_far
+from annotation.checks.corpus_checks import find_length_outliers, find_near_duplicates
+from annotation.checks.denial import denied_spans, is_within
+from annotation.checks.findings import Facts, Finding
+from annotation.checks.near_duplicates import near_duplicates
+from annotation.checks.quality import PAIR_CHECKS, check_pair
+from annotation.checks.races import race_phrases
+from annotation.checks.refusals import declined_part, is_refusal
 from annotation.fairface import age_range
-from annotation.findings import Facts, Finding
 from annotation.models import Severity
-from annotation.near_duplicates import near_duplicates
-from annotation.quality import PAIR_CHECKS, check_pair
-from annotation.races import race_phrases
-from annotation.refusals import declined_part, is_refusal
 from facellm.data import Attribute
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))

@@ -14,7 +14,7 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from annotation.checking import CHECKS
+from annotation.checks.checking import CHECKS
 from annotation.models import Action, Decision, DecisionInput, Reason, Status
 from annotation.review_queue import Order
 from annotation.review_tab import build_review_tab

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from annotation import seed
-from annotation.checking import run_checks
+from annotation.checks.checking import run_checks
+from annotation.checks.quality import PAIR_CHECKS
 from annotation.decisions import replay
 from annotation.models import Action, Status
-from annotation.quality import PAIR_CHECKS
 from annotation.rendering import render_faces
 from annotation.seed import Mistake
 from annotation.store import Store

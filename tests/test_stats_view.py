@@ -13,8 +13,8 @@ from made_generation import add_attempt, add_face, add_run, biased
 from annotation.database import writing
 from annotation.models import Status
 from annotation.seed import seed
-from annotation.stats import stats
-from annotation.stats_view import MOST_BARS, bars, groupings, measures, notable_html, summary_html
+from annotation.statistics.stats import stats
+from annotation.statistics.stats_view import MOST_BARS, bars, groupings, measures, notable_html, summary_html
 from annotation.store import Store
 from facellm.data import Attribute
 
@@ -82,7 +82,7 @@ def test_statuses_add_up_to_the_pairs(store: Store) -> None:
     assert set(data["status"]) <= {status.value for status in Status}
     assert (data.groupby("name")["value"].sum() == 6).all()
     assert "refused" not in summary_html(numbers), "columns without a number are left out"
-    assert "Nothing to compare yet" in notable_html(numbers)
+    assert "None. Each group was compared with the rest" in notable_html(numbers)
     assert ("hair colour", "hair colour") in groupings(numbers)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from annotation.models import AttemptState, TaskState
-from annotation.teacher import Ask, Next, Parameters, Teacher, read_completion, retry_after
+from annotation.teaching.teacher import Ask, Next, Parameters, Teacher, read_completion, retry_after
 from facellm.data import Attribute
 from facellm.remote_server import Server
 

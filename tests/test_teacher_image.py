@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotation.teacher_image import MAX_SIDE, blank_url, teacher_url
+from annotation.teaching.teacher_image import MAX_SIDE, blank_url, teacher_url
 from facellm.errors import ImageError
 
 
