@@ -22,6 +22,7 @@ from teacher_server import TeacherServer
 from annotation.images import encode_png
 from annotation.models import ImageInput, RunState, TaskState
 from annotation.store import Store
+from annotation.teaching.drafts import add_pair
 from annotation.teaching.generate import Generation, Limits, Outcome
 from annotation.teaching.plan import Plan
 from annotation.teaching.prices import Price
@@ -121,6 +122,16 @@ def test_a_pair_knows_where_it_comes_from(store: Store, server: TeacherServer) -
     assert row[5:7] == (1, 1)
     assert row[7]
     assert row[8:] == (64, server.base_url)
+
+
+def test_an_answer_is_checked_as_it_comes(store: Store) -> None:
+    identity = Plan("teacher", "{}").identity(combined=False)
+    answer = "Based on the provided label, this is a woman who looks at the camera."
+    with store.ledger.writing() as session:
+        first = add_pair(session, 1, Attribute.DEMOGRAPHIC, answer, identity)
+        assert add_pair(session, 1, Attribute.DEMOGRAPHIC, answer, identity) == first
+    found = rows(store, 'SELECT pair_id, span_start FROM flags WHERE "check" = \'leak\'')
+    assert [pair_id for pair_id, _ in found] == [first]
 
 
 def test_the_stored_question_has_no_hint_and_the_request_has(store: Store, server: TeacherServer) -> None:

@@ -8,13 +8,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, select
 
+from annotation.checks.flags import check_again
 from annotation.models import Pair, PairInput
 from annotation.teaching.ledger import Identity
 from facellm.data import Attribute
 
 
 def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str, identity: Identity) -> int:
-    """Add a pair unless it is there; return its id."""
+    """Add a pair unless it is there, checked as every answer is at once; return its id."""
     pair = PairInput(
         attribute=attribute,
         question=attribute.question,
@@ -25,7 +26,7 @@ def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str,
     )
     row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
     statement: sa.Insert = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing()
-    session.exec(statement)
+    is_new = session.exec(statement).rowcount == 1
     found = select(Pair.id).where(
         Pair.image_id == image_id,
         Pair.attribute == attribute,
@@ -33,4 +34,7 @@ def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str,
         col(Pair.teacher) == identity.teacher,
         Pair.parameters == identity.parameters,
     )
-    return session.exec(found).one() or 0
+    pair_id = session.exec(found).one() or 0
+    if is_new:
+        check_again(session, [pair_id])
+    return pair_id
