@@ -26,6 +26,7 @@ UNKNOWN_STEP_UP = 1.0  # where a limit was met before anything was delivered
 STEP_AFTER_CUT = 0.2  # a first try after a cut: the alarm may have been false
 UP_SECONDS = 2.0  # how long a higher rate is watched
 ENOUGH = 60  # requests that tell whether a lower rate helps
+KNOWN_FOR = 45.0  # seconds after which it is found out anew which 429s are usual
 SHORTEST_REST = 3.0  # seconds at one rate before a higher one is tried
 LONGEST_REST = 10.0
 START = 4  # requests at once at the beginning; one more for each answer
@@ -73,6 +74,7 @@ class Pacer:
         self._refusals: deque[float] = deque()
         self._excess = 0.0  # 429s beyond the usual share, never below zero
         self._usual = 0.0  # the share of 429s that does not depend on the rate
+        self._usual_since = 0.0
         self._phase = _Phase.FREE
         self._trial = _Trial()
         self._before = (0.0, _Trial(), 0.0)  # the rate to go back to, what was seen at it, and how much it took
@@ -135,6 +137,8 @@ class Pacer:
     def _move_on(self, now: float) -> None:
         """The present rate has been seen for long enough: draw the conclusion, and try another one."""
         rate, passed = self.rate or 0.0, now - self._trial.began
+        if now - self._usual_since > KNOWN_FOR:
+            self._usual = 0.0
         if self._phase is _Phase.REST and self._trial.exceeds(self._usual) and self._enough(rate):
             self._try(_Phase.DOWN, rate * (1 - STEP_DOWN), now)
         elif self._phase is _Phase.REST and passed > self._rest:
@@ -173,10 +177,13 @@ class Pacer:
     def _judge_slower(self, now: float) -> None:
         """Keep a lower rate if no less was taken; else the 429s do not depend on the rate: take them for usual."""
         rate, before, taken = self._before
-        if self._trial.taken(now) > (1 - STEP_DOWN / 2 - 1 / self._trial.asked) * taken:
+        no_less = self._trial.taken(now) > (1 - STEP_DOWN / 2 - 1 / self._trial.asked) * taken
+        much_fewer = self._trial.limited / self._trial.asked < 0.25 * before.limited / before.asked
+        if no_less or much_fewer:  # either alone may be spoilt by a machine that was busy meanwhile
             self._usual = 0.0
             self._enter(_Phase.REST, self.rate, now)
         else:
+            self._usual_since = now
             self._usual = (self._trial.limited + before.limited) / (self._trial.asked + before.asked)
             self._enter(_Phase.REST, rate, now)
 
