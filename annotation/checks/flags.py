@@ -101,6 +101,11 @@ def check_again(session: Session, ids: Collection[int]) -> None:
         replace_flags(session, PAIR_CHECKS, found, {pair.pair_id: pair.revision for pair in pairs})
 
 
+def check_new(session: Session, pair_id: int, facts: Facts) -> None:
+    """Check a pair that has just been added, and so has no flags yet."""
+    session.add_all(Flag.model_validate({"pair_id": pair_id, **vars(finding)}) for finding in check_pair(facts))
+
+
 def flags_of(session: Session, ids: Collection[int]) -> Mapping[int, list[Flag]]:
     """The flags of each of these pairs, the most severe first, then in the order of the text."""
     flags: defaultdict[int, list[Flag]] = defaultdict(list)

@@ -4,17 +4,19 @@ The one surprising fact: the same answer may be stored twice, by a run that died
 the pair's identity decides, and the second time its id is looked up.
 """
 
-import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, select
 
-from annotation.checks.flags import check_again
+from annotation.checks.findings import Facts
+from annotation.checks.flags import check_new
 from annotation.models import Pair, PairInput
 from annotation.teaching.ledger import Identity
 from facellm.data import Attribute
 
 
-def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str, identity: Identity) -> int:
+def add_pair(
+    session: Session, image_id: int, labels: dict[str, str], attribute: Attribute, answer: str, identity: Identity
+) -> int:
     """Add a pair unless it is there, checked as every answer is at once; return its id."""
     pair = PairInput(
         attribute=attribute,
@@ -25,8 +27,11 @@ def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str,
         parameters=identity.parameters,
     )
     row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
-    statement: sa.Insert = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing()
-    is_new = session.exec(statement).rowcount == 1
+    adding = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(Pair.id))
+    added = session.execute(adding).scalar()
+    if added is not None:
+        check_new(session, added, Facts(attribute, pair.question, answer, labels))
+        return added
     found = select(Pair.id).where(
         Pair.image_id == image_id,
         Pair.attribute == attribute,
@@ -34,7 +39,4 @@ def add_pair(session: Session, image_id: int, attribute: Attribute, answer: str,
         col(Pair.teacher) == identity.teacher,
         Pair.parameters == identity.parameters,
     )
-    pair_id = session.exec(found).one() or 0
-    if is_new:
-        check_again(session, [pair_id])
-    return pair_id
+    return session.exec(found).one() or 0

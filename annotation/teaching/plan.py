@@ -62,7 +62,7 @@ class Unit:
 
     def keep(self, session: Session, attribute: Attribute, answer: str) -> int | None:
         """Keep an answer, in the transaction that ends its task; return the pair that came of it, if one did."""
-        return add_pair(session, self.image_id, attribute, answer, self.identity)
+        return add_pair(session, self.image_id, self.labels, attribute, answer, self.identity)
 
 
 class Work(Protocol):
