@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai_server import OpenAIServer
 from PIL import Image as Pictures
 from teacher_server import TeacherServer
 
@@ -130,7 +131,7 @@ def test_an_answer_is_checked_as_it_comes(store: Store) -> None:
     with store.ledger.writing() as session:
         first = add_pair(session, 1, Attribute.DEMOGRAPHIC, answer, identity)
         assert add_pair(session, 1, Attribute.DEMOGRAPHIC, answer, identity) == first
-    found = rows(store, 'SELECT pair_id, span_start FROM flags WHERE "check" = \'leak\'')
+    found = rows(store, "SELECT pair_id, span_start FROM flags WHERE \"check\" = 'leak'")
     assert [pair_id for pair_id, _ in found] == [first]
 
 
@@ -257,6 +258,23 @@ def test_a_broken_picture_is_one_failure(store: Store, server: TeacherServer) ->
     outcome = generate(store, server)
     assert ends(outcome) == {TaskState.OK: (IMAGES - 1) * 8, TaskState.FAILED: 8}
     assert rows(store, "SELECT DISTINCT error FROM attempts WHERE state = 'error'")[0][0].startswith("The image file")
+
+
+def test_half_a_character_ends_its_own_question_and_not_the_run(store: Store) -> None:
+    """No database takes it; with it would go all that is written in the same transaction."""
+    with OpenAIServer() as server:
+        server.models["teacher"] = "/weights/teacher"
+        server.answer = lambda _: '{"pose": "It is \\ud800.", "skin": "It is even and light."}'
+        asked = (Attribute.SKIN, Attribute.POSE)
+        outcome = generate(store, server, per_image=True, attributes=asked)  # type: ignore[arg-type]
+        assert outcome.state is RunState.DONE
+        together = "SELECT attribute, state, count(*) FROM tasks WHERE prompt_version LIKE 'combined%' GROUP BY 1, 2"
+        assert rows(store, together) == [("pose", "fallback", IMAGES), ("skin", "ok", IMAGES)]
+        assert rows(store, "SELECT count(*) FROM pairs WHERE attribute = 'skin'") == [(IMAGES,)]
+        server.failure, server.failure_message = 400, "Bad \ud800 news."
+        outcome = generate(store, server, attributes=(Attribute.DETAIL,), limit=1)  # type: ignore[arg-type]
+        assert ends(outcome) == {TaskState.FAILED: 1}
+        assert rows(store, "SELECT error FROM attempts WHERE state = 'error'") == [("Bad ? news.",)]
 
 
 def test_two_processes_share_the_work(store: Store, server: TeacherServer) -> None:

@@ -1,6 +1,7 @@
 """The ledger of a teacher's work: runs, the tasks that they claim, and every attempt with what it cost.
 
-    store.ledger.start_run(...), .claim(session, ...), .record(session, ...)
+    run = store.ledger.start_run(...)
+    with store.ledger.writing() as session: claim(session, ...), add_attempt(session, ...), end_tasks(session, ...)
 
 A task is claimed in the transaction before its request goes out, and its result, its pair and the ledger row are one
 transaction after it; so whatever is killed when, no pair is missing or double, and only what was in flight is asked
