@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from annotation.models import ImageInput, RunState, TaskState
 from annotation.store import Store
 from annotation.teaching.drafts import add_pair
 from annotation.teaching.generate import Generation, Limits, Outcome
-from annotation.teaching.plan import Plan
+from annotation.teaching.ledger import Ledger
+from annotation.teaching.plan import Count, Plan
 from annotation.teaching.prices import Price
 from annotation.teaching.teacher import Parameters, Teacher
 from facellm.data import Attribute
@@ -288,6 +290,55 @@ def test_two_processes_share_the_work(store: Store, server: TeacherServer) -> No
     assert Counter((r.image, r.attributes) for r in server.records).most_common(1)[0][1] == 1
     assert rows(store, "SELECT count(*) FROM pairs") == [(IMAGES * 8,)]
     assert sum(each["ends"].get("ok", 0) for each in found) == IMAGES * 8
+    assert all(each["finished"] == each["total"] for each in found), "nothing is left, whoever did it"
+    assert rows(store, "SELECT count(*) FROM generation_runs WHERE finished = total AND total > 0") == [(2,)]
+
+
+def test_what_others_do_meanwhile_is_not_left(store: Store, server: TeacherServer) -> None:
+    """Images that another run has done before this one comes to them are never looked at by this one."""
+
+    class Late(Plan):
+        def count(self, ledger: Ledger) -> Count:
+            found = super().count(ledger)
+            other = threading.Thread(target=generate, args=(store, server), kwargs={"limit": 4})
+            other.start()
+            other.join()
+            return found
+
+    teacher = Teacher(Server(server.base_url, None, 5.0), "teacher", Parameters())
+    outcome = asyncio.run(Generation(store, teacher, Late("teacher", Parameters().text), Limits(2)).run())
+    assert ends(outcome) == {TaskState.OK: 16}
+    assert (outcome.progress.finished, outcome.progress.total) == (IMAGES * 8, IMAGES * 8)
+    late, other = rows(store, "SELECT finished, total FROM generation_runs ORDER BY id")
+    assert (late, other) == ((IMAGES * 8,) * 2, (32, 32))
+
+
+def test_who_leaves_at_once_keeps_in_the_ledger_what_may_be_billed(store: Store, server: TeacherServer) -> None:
+    server.behaviour.change(latency_s=20)
+    process = subprocess.Popen(command(server, "--concurrency", "3"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while len(server.records) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "Press Ctrl-C again" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert rows(store, "SELECT state, count(*) FROM attempts GROUP BY state") == [("lost", 3)]
+    assert rows(store, "SELECT state, message FROM generation_runs") == [("stopped", "Left at once.")]
+    server.behaviour.change(latency_s=0)
+    assert ends(generate(store, server)) == {TaskState.OK: IMAGES * 8}
+
+
+def test_a_cost_limit_that_cannot_be_kept_ends_the_run(store: Store, server: TeacherServer) -> None:
+    server.behaviour.change(usage=False)
+    outcome = generate(store, server, limits=Limits(2, max_cost=1.0, price=PRICE))
+    assert outcome.state is RunState.FAILED
+    assert "so the cost limit cannot be kept" in outcome.message
+    assert len(server.records) <= 4
+    assert generate(store, server, limits=Limits(2, price=PRICE)).state is RunState.DONE
+    assert rows(store, "SELECT count(*) FROM pairs") == [(IMAGES * 8,)]
 
 
 def test_after_a_kill_only_what_was_in_flight_is_asked_again(store: Store, server: TeacherServer) -> None:

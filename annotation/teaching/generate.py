@@ -126,14 +126,20 @@ class Generation:
             self._plan.purpose, self._teacher.model, self._teacher.server.base_url, self._options
         )
         self._run_id = run.id or 0
-        state, message = RunState.FAILED, "It ended by an error of the program."
+        state, message, drained = RunState.FAILED, "It ended by an error of the program.", False
         try:
             self.progress.total = self._plan.count(self._ledger).total
             self._ledger.set_total(self._run_id, self.progress.total)
             await self._ask_everything()
             state, message = self._stop or (RunState.DONE, "")
+            drained = True
+            if self._stop is None:
+                self._count_what_others_did()
+        except asyncio.CancelledError:
+            state, message = RunState.STOPPED, "Left at once."
+            raise
         finally:
-            self._ledger.end_run(self._run_id, state, message)
+            self._ledger.end_run(self._run_id, state, message, drained=drained)
         return Outcome(run.uuid, state, message, self.progress)
 
     def stop(self, message: str = "Stopped.", state: RunState = RunState.STOPPED) -> None:
@@ -226,7 +232,7 @@ class Generation:
         began = time.monotonic()
         limited = False
         try:
-            url = unit.picture(self._store.data_dir)
+            url = await asyncio.to_thread(unit.picture, self._store.data_dir)  # a large one is made smaller first
             self.progress.asked += 1
             reply = await self._teacher.ask(self._client, ask, url)
             limited = reply.next is Next.LIMITED
@@ -253,6 +259,9 @@ class Generation:
         if reply.retry_after_s is not None and reply.retry_after_s > TOO_LONG and reply.next is not Next.DONE:
             minutes = reply.retry_after_s / 60
             self.stop(f"The teacher asks to wait {minutes:.0f} minutes: {reply.error} Go on later.", RunState.STOPPED)
+        if self._hides_its_cost(reply):
+            said = "The teacher does not say how many tokens an answer took, so the cost limit cannot be kept."
+            self.stop(f"{said} Do without it, and use --limit.", RunState.FAILED)
         if reply.next is Next.STOP:
             self.stop(f"The teacher refuses all work ({reply.http_status}): {reply.error}", RunState.FAILED)
         if reply.state is AttemptState.ERROR and reply.next is not Next.LIMITED:
@@ -262,6 +271,12 @@ class Generation:
         if self._errors_in_a_row >= max(20, 4 * self._limits.concurrency):
             said = f"{self._errors_in_a_row} requests in a row failed; the last one: {reply.error}"
             self.stop(f"The teacher does not answer: {said}", RunState.FAILED)
+
+    def _hides_its_cost(self, reply: Reply) -> bool:
+        """Whether an answer that is to be paid for came without its tokens, where they have to be counted."""
+        price, limit = self._limits.price, self._limits.max_cost
+        counts = limit is not None and price is not None and price.input + price.output > 0
+        return counts and bool(reply.answers) and reply.http_status == 200 and reply.input_tokens is None
 
     def _count(self, reply: Reply, unit: Unit, again: bool) -> None:
         price, progress = self._limits.price, self.progress
@@ -279,6 +294,12 @@ class Generation:
         if not reply.answers:
             progress.ends[TaskState.FAILED] += len(unit.attributes)
             progress.finished += len(unit.attributes)
+
+    def _count_what_others_did(self) -> None:
+        """Nothing is left: what was to be done when the run began, and it has not done, other processes have."""
+        own = sum(self.progress.ends.values()) if self.progress.ends else 0
+        self.progress.total = self.progress.finished = max(self.progress.total, own)
+        self._ledger.all_finished(self._run_id, self.progress.total)
 
     async def _may_start(self) -> bool:
         """Wait until one more request may go out; False when the run is to stop."""

@@ -96,9 +96,23 @@ class Ledger:
         with writing(self._engine) as session:
             session.exec(_of_run(run_id).values(total=total))
 
-    def end_run(self, run_id: int, state: RunState, message: str = "") -> None:
-        """The run ends, and gives back what it had claimed."""
+    def all_finished(self, run_id: int, total: int) -> None:
+        """So many tasks were to be done, and all have been, by whomever."""
         with writing(self._engine) as session:
+            session.exec(_of_run(run_id).values(total=total, finished=total))
+
+    def end_run(self, run_id: int, state: RunState, message: str = "", *, drained: bool = True) -> None:
+        """The run ends, and gives back what it had claimed.
+
+        Args:
+            run_id: of the run.
+            state: how it ended.
+            message: why.
+            drained: whether it has waited for what was in flight; else the ledger keeps that as lost.
+        """
+        with writing(self._engine) as session:
+            if not drained:
+                _write_lost(session, [run_id])
             _give_back(session, [run_id])
             now = datetime.now(UTC)
             session.exec(_of_run(run_id).values(state=state, message=message, ended_at=now, heartbeat_at=now))
