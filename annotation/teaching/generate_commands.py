@@ -10,6 +10,7 @@ import typer
 
 from annotation.store import Store
 from annotation.teaching.batch import BatchRun
+from annotation.teaching.batch_ledger import batched_tasks
 from annotation.teaching.dry_run import estimate_plan
 from annotation.teaching.estimate import as_json, describe
 from annotation.teaching.plan import Plan
@@ -122,6 +123,8 @@ def generate_command(
             outcome = asyncio.run(stoppable(run, "Leaving: batches go on at the provider."))
         else:
             outcome = asyncio.run(shown(store, to.teacher(), plan, to.limits, told))
+            if waiting := batched_tasks(store.ledger, plan.teacher):
+                print(f"{waiting} questions wait in batches. Collect them with --resume.", file=sys.stderr)
         print(json.dumps(outcome_numbers(outcome), indent=2) if as_json_ else outcome_text(outcome, to.limits))
     raise_unless_done(outcome)
 

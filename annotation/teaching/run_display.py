@@ -99,7 +99,7 @@ def outcome_text(outcome: Outcome, limits: Limits) -> str:
     """The same for reading."""
     progress = outcome.progress
     if not progress.total:
-        return "Nothing is missing: every question of this plan has been asked."
+        return f"Nothing is missing: every question of this plan has been asked. {outcome.message}".rstrip()
     ends = ", ".join(f"{number} {state.value}" for state, number in (progress.ends or {}).items() if number)
     ends = ends or "all of it was there already"
     cost = f"{progress.cost_usd:.4f} USD" if limits.price else "cost unknown (no price)"
