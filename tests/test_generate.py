@@ -427,6 +427,7 @@ def test_ages_can_be_left_out(server: TeacherServer) -> None:
         (["--attributes", "pose,hair"], "--attributes names hair. Expected some of demographic"),
         (["--exclude-ages", "3-8"], "--exclude-ages names 3-8. Expected some of 0-2"),
         (["--price", "much"], "--price is 'much'. Expected two numbers"),
+        (["--price", "nan,1"], "--price is 'nan,1'. Expected two numbers"),
         (["--max-cost", "1"], "No price of teacher is known"),
         (["--detail", "best"], "--detail is 'best'"),
         (["--key-variable", "NO_SUCH_KEY"], "The variable NO_SUCH_KEY"),

@@ -4,6 +4,7 @@ The one surprising fact: a key goes only to the address that it was set for, so 
 settings behind.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -161,7 +162,7 @@ def _typed_price(text: str) -> tuple[float, float]:
         into, out = (float(part) for part in text.split(","))
     except ValueError:
         into = out = -1.0
-    if min(into, out) < 0:
+    if not all(0 <= each < math.inf for each in (into, out)):
         raise ConfigError(
             f"--price is {text!r}. Expected two numbers such as 2.5,10: USD per million tokens in and out."
         )
