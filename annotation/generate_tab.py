@@ -1,8 +1,8 @@
 """The part of the Dataset tab that has answers written: a form for `python -m annotation generate`, and its runs.
 
 `build_form` and `build_runs` are called inside an open Gradio context. The one surprising fact: nobody who opens the
-page can name a server. The teachers are those of the settings, because the server's key goes to whatever address a
-teacher has.
+page can name a server, or go on with a run from a terminal. The teachers are those of the settings, because the
+server's key goes to whatever address a teacher has, and only they are meant to be asked by visitors.
 """
 
 import html
@@ -20,6 +20,7 @@ from annotation.fairface import AGES, MINORS
 from annotation.models import GenerationRun, Purpose, RunState, TaskState
 from annotation.store import Store
 from annotation.teaching import generation_process
+from annotation.teaching.estimate import second_answers
 from annotation.teaching.usage_policy import OPENAI_POLICY, POLICY_SUBJECT, is_openai
 from facellm.config import Settings
 from facellm.data import Attribute
@@ -123,7 +124,8 @@ def build_runs(store: Store, settings: Settings, form: Form | None) -> Runs:
         teacher = form.inputs[0]
         gr.on(None, work.consent_needed, teacher, form.policy, **QUIET)
         teacher.input(work.teacher_chosen, teacher, [form.ages, form.policy], **QUIET)
-        form.estimate.click(work.estimate, form.inputs, form.estimated, **QUIET)
+        few = QUIET | {"concurrency_limit": 1}  # each is a process that walks the whole plan
+        form.estimate.click(work.estimate, form.inputs, form.estimated, **few)
         begun = form.generate.click(work.begin, form.inputs, selected, **once)
         begun.success(work.refresh, selected, shown, **QUIET)
         begun.success(work.consent_needed, teacher, form.policy, **QUIET)
@@ -200,6 +202,8 @@ class _Generation:
         try:
             if run is None:
                 raise DataError("That run is no longer there. Reload the page.")
+            if not self._is_ours(run):
+                raise ConfigError("Its teacher is none of the setting teachers. Go on with it in a terminal.")
             return self._start(run.teacher, json.loads(run.options))
         except FaceLLMError as error:
             _warn("Not started", error)
@@ -261,12 +265,18 @@ class _Generation:
             gr.update(
                 visible=running, value=STOPPING if run.stop_requested else "Stop", interactive=not run.stop_requested
             ),
-            gr.update(visible=_may_go_on(run, look, counts)),
+            gr.update(visible=self._is_ours(run) and _may_go_on(look, counts)),
             gr.update(visible=log is not None),
             generation_process.log_tail(log) if log else "",
             self._signature(run, runs),
             timer,
         ]
+
+    def _is_ours(self, run: GenerationRun) -> bool:
+        """Whether the form could have started it: whoever opens the page must not spend money on anything else."""
+        told = json.loads(run.options)
+        typed = told.get("base_url") or told.get("key_variable")
+        return run.purpose is Purpose.GENERATE and told.get("model") in self._settings.teachers and not typed
 
     def _look(self, run: GenerationRun) -> View:
         if run.state is RunState.RUNNING and not self._ledger.is_alive(run):
@@ -314,10 +324,10 @@ def _find(runs: Sequence[GenerationRun], uuid: str | None) -> GenerationRun | No
     return next((run for run in runs if run.uuid == uuid), runs[0] if runs else None)
 
 
-def _may_go_on(run: GenerationRun, look: View, counts: dict[TaskState, int]) -> bool:
+def _may_go_on(look: View, counts: dict[TaskState, int]) -> bool:
     """Whether the same command again would have something to do."""
     unfinished = look in (View.INTERRUPTED, View.STOPPED, View.FAILED)
-    return run.purpose is Purpose.GENERATE and (unfinished or (look is View.DONE and TaskState.FAILED in counts))
+    return unfinished or (look is View.DONE and TaskState.FAILED in counts)
 
 
 def _run_label(run: GenerationRun, look: View) -> str:
@@ -383,10 +393,12 @@ def _estimate_html(found: dict[str, Any]) -> str:
         return "<p>Nothing is missing: every question of it has been asked already.</p>"
     cost = "no price is known" if found["cost_usd"] is None else f"about ${found['cost_usd']:,.2f}"
     batch = f", ${found['cost_batch_usd']:,.2f} as a batch" if found["cost_batch_usd"] else ""
+    again = found["second_answers"]
     tokens = f"{found['input_tokens']:,.0f} tokens in, {found['output_tokens']:,.0f} out"
     return (
         f"<p><b>{found['requests']:,} requests, {cost}</b>{batch}</p>"
         f"<p>{tokens}; about {_duration(found['seconds'])} ({html.escape(found['basis'])}).</p>"
+        + (f"<p>{html.escape(second_answers(again, found['model']))}</p>" if again else "")
     )
 
 

@@ -32,6 +32,7 @@ from annotation.checks.flags import (
     suspicion,
     texts_of,
 )
+from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
@@ -436,7 +437,14 @@ def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
             images[pair.image_id],
             labels[pair.image_id],
             standing(events[pair.id or 0]),
-            tuple(flags[pair.id or 0]),
+            tuple(_as_shown(flag, pair.status) for flag in flags[pair.id or 0]),
         )
         for pair in pairs
     ]
+
+
+def _as_shown(flag: Flag, status: Status) -> Flag:
+    """A judge quotes the draft, so where an edit stands its span would mark other words."""
+    if status is not Status.EDITED or flag.check in PAIR_CHECKS:
+        return flag
+    return flag.model_copy(update={"span_start": None, "span_end": None})

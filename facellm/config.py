@@ -12,7 +12,13 @@ from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
 from facellm.errors import ConfigError
 
@@ -208,6 +214,8 @@ def load_settings() -> Settings:
             f"The setting {name} is not usable ({first['msg']}; found {first['input']!r}). "
             f"Correct it in {CONFIG_FILE.name} or in the variable FACELLM_{name.partition('.')[0].upper()}."
         ) from error
+    except SettingsError as error:  # a variable that should hold JSON
+        raise ConfigError(f"A FACELLM_ variable cannot be read: {error}. Expected JSON, such as {{}}.") from error
     except (yaml.YAMLError, KeyError) as error:
         raise ConfigError(f"{CONFIG_FILE.name} cannot be read: {error}. Expected the sections card and app.") from error
     return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})

@@ -32,6 +32,7 @@ class Behaviour:
     share_empty: float = 0.0
     share_invalid_json: float = 0.0  # only where a schema was asked for, as the next
     share_bad_attribute: float = 0.0
+    usage: bool = True  # whether answers say how many tokens they took
     share_cached: float = 0.0  # of answers whose input is half billed as cached
     # What ends a run.
     api_key: str | None = None  # None takes any, or none

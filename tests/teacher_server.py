@@ -152,7 +152,7 @@ class TeacherServer:
             "created": int(record.received),
             "model": self._models[asked.model],
             "choices": [choice],
-            "usage": usage,
+            **({"usage": usage} if self.behaviour.usage else {}),
             "service_tier": "default",
             "system_fingerprint": "fp_teacher",
         }

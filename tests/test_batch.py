@@ -542,6 +542,11 @@ def test_other_runs_leave_what_is_out_alone(store: Store, server: SteeredServer)
     assert store.ledger.bury_dead_runs() == 0
     assert plan().count(store.ledger).total == 0
     assert states(store) == {"batched": 8}
+    told = ["generate", "--model", "teacher", "--base-url", server.base_url, "--attributes", "pose,skin"]
+    done = subprocess.run([sys.executable, "-m", "annotation", *told], capture_output=True, text=True)
+    assert done.stdout.startswith("Nothing is missing")
+    assert "8 questions wait in batches. Collect them with --resume.\n" in done.stderr
+    assert states(store) == {"batched": 8}
 
 
 def test_of_two_at_once_one_collects(store: Store, server: SteeredServer) -> None:

@@ -18,6 +18,7 @@ from sqlmodel import col, update
 
 from annotation.database import writing
 from annotation.dataset_tab import build_dataset_tab
+from annotation.generate_tab import _Generation
 from annotation.models import GenerationRun, Purpose, RunState, TaskState
 from annotation.store import Store
 from annotation.teaching.usage_policy import POLICY_SUBJECT
@@ -162,6 +163,33 @@ def test_a_run_whose_process_is_gone_goes_on(browser: Any, store: Store) -> None
         assert "generate --model house --per-image --max-cost 2.5" in log.input_value()
     newest = store.ledger.runs()[0]
     assert (newest.state, json.loads(newest.options)["max_cost"]) == (RunState.DONE, 2.5)
+
+
+@pytest.mark.usefixtures("teachers")
+def test_a_run_from_a_terminal_is_shown_but_does_not_go_on_from_the_page(browser: Any, store: Store) -> None:
+    """Who opens the page may ask the teachers of the settings, at the price that is known, and no other."""
+    typed = ({"model": "gpt-x"}, {"model": "house", "base_url": "http://127.0.0.1:1/v1"}, {"model": "house"})
+    with writing(store._engine) as session:
+        for number, options in enumerate(typed):
+            purpose = Purpose.JUDGE if number == 2 else Purpose.GENERATE
+            add_run(session, teacher=f"typed-{number}", options=json.dumps(options), purpose=purpose)
+        add_run(session, teacher="house-1", options=json.dumps({"model": "house"}))
+    with opened(browser, store) as page:
+        page.wait_for_selector("#data-continue:visible")
+        for number in range(len(typed)):
+            page.get_by_role("radio", name=f"typed-{number} · interrupted").check()
+            head(page, f"typed-{number}")
+            page.wait_for_selector("#data-continue", state="hidden")
+
+
+@pytest.mark.usefixtures("teachers")
+def test_a_stale_button_starts_nothing_either(store: Store) -> None:
+    with writing(store._engine) as session:
+        run = add_run(session, options=json.dumps({"model": "gpt-x"}))
+    work = _Generation(store, load_settings(), has_form=True)
+    with pytest.warns(UserWarning, match="Go on with it in a terminal"), pytest.raises(gr.Error):
+        work.go_on(run.uuid)
+    assert not (store.data_dir / "generation").exists()
 
 
 @pytest.mark.usefixtures("teachers")

@@ -470,18 +470,19 @@ def test_the_dataset_is_found_by_name_in_the_hubs_cache(tmp_path: Path) -> None:
     assert "HuggingFaceM4/FairFace2 cannot be had from the Hugging Face Hub" in other.stderr
 
 
-def test_bad_rows_of_a_dataset_are_listed_by_index(tmp_path: Path) -> None:
+@pytest.mark.parametrize("age", [99, -5])
+def test_bad_rows_of_a_dataset_are_listed_by_index(tmp_path: Path, age: int) -> None:
     table = hub_table(5)
     pa = pytest.importorskip("pyarrow")
     pictures = [{"bytes": data, "path": None} for data in (jpeg(0), b"no picture", None, jpeg(0), jpeg(4))]
-    table = table.set_column(0, "image", pa.array(pictures)).set_column(1, "age", pa.array([None, 1, 2, 3, 99]))
+    table = table.set_column(0, "image", pa.array(pictures)).set_column(1, "age", pa.array([None, 1, 2, 3, age]))
     told = summary("import-fairface", write_saved(tmp_path / "copy", table))
     assert counts(told) == (5, 1, 0, 4)
     assert [(row["row"], row["reason"][:40]) for row in told["bad_rows"]] == [
         (1, "The image is not an image that can be re"),
         (2, "it has no picture"),
         (3, "it is the same picture as validation/0 i"),
-        (4, "age is the number 99, and the file does "),
+        (4, f"age is the number {age}, and the file does "),
     ]
     other = annotation("import-fairface", write_hub_clone(tmp_path / "other", table.drop_columns(["race"])))
     assert other.returncode == 1

@@ -288,6 +288,21 @@ def test_an_edited_pair_gets_no_flag_for_its_draft(store: Store, server: OpenAIS
     assert [flag.pair_id for flag in rows(store, Flag)] == [4]
 
 
+def test_a_quote_from_the_draft_marks_nothing_in_an_edit(store: Store, server: OpenAIServer) -> None:
+    judge(server)
+    (view,) = store.pairs([2])
+    assert [flag.span_start for flag in view.flags] == [BAD.index("turned")]
+    told = {"pair_id": 2, "image_sha256": view.image.sha256}
+    edit = told | {"uuid": uuid4(), "revision": 0, "action": "edit", "text": "Nothing of it is to be seen here at all."}
+    store.decide("ada", DecisionInput.model_validate(edit))
+    (edited,) = store.pairs([2])
+    assert [(flag.check, flag.span_start) for flag in edited.flags if flag.check == "judge"] == [("judge", None)]
+    assert edited.suspicion >= view.suspicion, "the queue goes by the rows, and both must agree"
+    undo = told | {"uuid": uuid4(), "revision": 1, "action": "undo", "undoes": edit["uuid"]}
+    store.decide("ada", DecisionInput.model_validate(undo))
+    assert [flag.span_start for flag in store.pairs([2])[0].flags] == [BAD.index("turned")]
+
+
 @pytest.mark.usefixtures("store")
 def test_a_judge_of_the_teachers_family_is_refused_unless_it_is_meant(server: OpenAIServer) -> None:
     with pytest.raises(ConfigError, match=r"o3 seems to be of the family of gpt-4o \(4 pairs\)"):

@@ -446,7 +446,7 @@ def test_only_flagged_pairs_with_their_own_counts(desk: Desk, store: Store) -> N
     flagged = sum(of[Status.PENDING] for of in pending.values())
     desk.page.wait_for_selector(f"select.status option:has-text('Pending ({flagged})')", state="attached")
     for _ in range(flagged):
-        desk.wait_for_state("showing")
+        desk.wait_for_state("showing")  # the number is known before the first pair comes
         desk.press("s")
     desk.wait_for_state("empty")
     desk.wait_until_saved()

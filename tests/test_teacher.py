@@ -50,6 +50,12 @@ def test_what_is_of_no_use_has_an_end_of_its_own_and_its_usage(text: str, end: T
         assert reply.output_tokens == 9
 
 
+def test_half_a_character_is_no_answer() -> None:
+    content = '{"pose": "It faces \\ud800 the camera.", "skin": "It is even \\ud83d\\ude00."}'
+    reply = read_completion(body(content), TWO)
+    assert reply.answers == {Attribute.POSE: TaskState.INVALID, Attribute.SKIN: "It is even \U0001f600."}
+
+
 def test_of_several_answers_the_good_ones_are_taken() -> None:
     content = json.dumps({"pose": "It faces the camera.", "skin": " "})
     reply = read_completion(body(content), TWO)

@@ -53,6 +53,7 @@ _PREDICATE: Final = re.compile(
     r"|definitely|rather|shows?|depicts?|features|suggests?|indicates?|say|he's|she's|or|and|but|still|indeed)|[:,(])$",
     re.IGNORECASE,
 )
+_IS: Final = re.compile(r"(?:['’]s| is| was)(?: (?:clearly|probably|likely|definitely|still|indeed))? ?", re.IGNORECASE)
 _ASIDE: Final = re.compile(r",? (?:(?:sitting|standing|who is|who stands|who sits) )?(?:beside|next to|behind)\b")
 _THINGS: Final = re.compile(
     r"['’]s (?:shirt|watch|jacket|suit|hat|coat|clothes|clothing|shoes|haircut|hairstyle|voice|hands?|arms?|face on)\b"
@@ -112,10 +113,19 @@ def _mention(text: str, match: re.Match[str], found: list[Mention], gender: str 
         return Mention(match.start(), match.end(), word, "", own, gender in (None, own), claims)
     if _EITHER.match(text, match.end()) and not re.match(r"\s+or\s+an?\s+older", text[match.end() :]):
         return Mention(match.start(), match.end(), word, adjectives, None, True, claims)
+    if before is not None and found and _is_the_same(text, before, found[-1]):
+        return Mention(match.start(), match.end(), word, adjectives, own, found[-1].is_subject, claims)
     subject = gender in (None, own) or own is None
     if subject and claims:
         subject = not _is_somebody_else(text, match, before, found)
     return Mention(match.start(), match.end(), word, adjectives, own, subject, claims)
+
+
+def _is_the_same(text: str, before: re.Match[str], last: Mention) -> bool:
+    """Whether a noun is the person mentioned just before: "a toddler girl", "he is a lady"."""
+    if last.start >= before.start():
+        return True
+    return before["det"].lower() in ("a", "an") and bool(_IS.fullmatch(text, last.end, before.start()))
 
 
 def _is_somebody_else(text: str, match: re.Match[str], before: re.Match[str] | None, found: list[Mention]) -> bool:

@@ -166,6 +166,6 @@ def _text(label: str, value: object, names: list[str] | None) -> str:
         return ""
     if isinstance(value, bool) or not isinstance(value, int):
         return str(value)
-    if names is None or value >= len(names):
+    if names is None or not 0 <= value < len(names):
         raise DataError(f"{label} is the number {value}, and the file does not say what it means")
     return names[value]

@@ -114,6 +114,7 @@ def import_pairs_command(
     with _store() as store, _progress("pairs", len(pairs.items)) as advance:
         import_pairs(store, pairs, images, told, teacher=teacher.strip(), advance=advance)
     _finish(told, str(file), report, as_json)
+    print("To have suspicious answers flagged: python -m annotation check", file=sys.stderr)
 
 
 def _import_faces(rows: Iterable[Face | BadRow], total: int, told: ImportReport, source: str) -> None:

@@ -87,6 +87,13 @@ def held_by_others(ledger: Ledger, run: GenerationRun) -> int:
         return sum(ledger.is_alive(owner) for owner in session.exec(query))
 
 
+def batched_tasks(ledger: Ledger, teacher: str) -> int:
+    """How many questions to a teacher wait in batches, in whosever hand: no run asks them meanwhile."""
+    query = select(func.count()).select_from(Task).where(Task.state == TaskState.BATCHED, Task.teacher == teacher)
+    with ledger.reading() as session:
+        return session.exec(query).one()
+
+
 def waiting_tasks(ledger: Ledger, run_id: int) -> int:
     """How many tasks wait in the batches that a run has in hand."""
     query = (

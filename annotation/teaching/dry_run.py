@@ -1,11 +1,12 @@
 """The dry run: what a plan has left, a sample of its images, and what such requests took before, from the ledger."""
 
 from collections import Counter
+from dataclasses import replace
 
 from sqlmodel import Session, col, func, select
 
 from annotation.decisions import labels_of
-from annotation.models import Attempt, Image
+from annotation.models import Attempt, Image, Pair
 from annotation.store import Store
 from annotation.teaching import estimate
 from annotation.teaching.estimate import Estimate, ImageSample, Measured
@@ -41,7 +42,7 @@ def estimate_plan(store: Store, plan: Plan, parameters: Parameters, limits: Limi
         sample = _sample(session, sorted(image_ids))
         known = {together: _measured(session, plan.identity(combined=together)) for together in (False, True)}
         latency = _latency(session, plan.teacher)
-    return estimate.estimate(
+    found = estimate.estimate(
         estimate.Plan(single, combined),
         sample,
         model=plan.teacher,
@@ -53,6 +54,16 @@ def estimate_plan(store: Store, plan: Plan, parameters: Parameters, limits: Limi
         concurrency=limits.concurrency,
         latency_s=latency,
     )
+    return replace(found, second_answers=count_second_answers(store, plan))
+
+
+def count_second_answers(store: Store, plan: Plan) -> int:
+    """How many questions of what is left this teacher has answered before, under other settings."""
+    with store.ledger.reading() as session:
+        query = select(Pair.image_id, Pair.attribute).where(Pair.teacher == plan.teacher)
+        answered = set(session.exec(query).all())
+    wanted = (unit for chunk in plan.units(store.ledger) for unit in chunk) if answered else ()
+    return sum((unit.image_id, attribute) in answered for unit in wanted for attribute in unit.attributes)
 
 
 def _sample(session: Session, image_ids: list[int]) -> list[ImageSample]:

@@ -67,6 +67,7 @@ class Measured:
 class Estimate:
     """What a run will take."""
 
+    model: str
     requests: int
     input_tokens: int
     output_tokens: int
@@ -78,6 +79,9 @@ class Estimate:
     concurrency: int
     price: Price | None
     assumptions: tuple[str, ...]  # what else it rests on, a sentence each
+    second_answers: int = (
+        0  # questions that this teacher has answered under other settings: they would be answered twice
+    )
 
 
 _Kind = tuple[tuple[Attribute, ...], bool, int, Measured | None]  # what is asked, whether together, how often
@@ -138,6 +142,7 @@ def estimate(
     outputs = sum(part.requests * part.output_tokens for part in parts)
     latency = FIRST_TOKEN_S + outputs / max(requests, 1) / TOKENS_PER_S if latency_s is None else latency_s
     return Estimate(
+        model=model,
         requests=round(requests),
         input_tokens=round(inputs),
         output_tokens=round(outputs),
@@ -166,7 +171,17 @@ def describe(estimate: Estimate) -> str:
     pace = f"{estimate.concurrency} at a time, {estimate.latency_s:.1f} s each"
     lines.append(f"time           {_duration(estimate.seconds)}, {pace}")
     lines.append(f"basis          {estimate.basis}")
+    if estimate.second_answers:
+        lines.append(f"- {second_answers(estimate.second_answers, estimate.model)}")
     return "\n".join([*lines, *(f"- {sentence}" for sentence in estimate.assumptions)])
+
+
+def second_answers(number: int, model: str) -> str:
+    """The sentence for questions that would be answered twice."""
+    return (
+        f"{number:,} of these questions have an answer of {model} already, under other settings (temperature, length, "
+        "detail, one request each or for all): each gets a second one. Use the same settings to go on with the rest."
+    )
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:

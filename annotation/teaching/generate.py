@@ -36,6 +36,7 @@ MOST_TRIES = 8  # of one request, where the server or the network fails
 MOST_LIMITED = 40  # of one request, where it was too early each time
 MOST_EMPTY = 2  # of one request, where the answer is empty
 LONGEST_WAIT = 60.0  # seconds between two tries, unless the server asks for more
+FIRST_ERRORS = 12  # in a row, before anything was answered: the address is wrong, it seems
 TOO_LONG = 900.0  # seconds; a server that asks for more patience ends the run
 BEAT = 1.0  # seconds between two signs of life
 
@@ -48,11 +49,13 @@ class Limits:
         concurrency: the most requests at once.
         max_cost: USD; None: no limit.
         price: None where none is known; costs are then not counted.
+        expected_cost: USD of one request, as estimated; it counts for what is in flight until answers have come.
     """
 
     concurrency: int = 32
     max_cost: float | None = None
     price: Price | None = None
+    expected_cost: float = 0.0
 
 
 @dataclass
@@ -114,6 +117,7 @@ class Generation:
         self.progress = Progress(ends=Counter())
         self._stop: tuple[RunState, str] | None = None
         self._errors_in_a_row = 0
+        self._has_answered = False
         self._answers_with_cost = 0
         self._claimed_this_pass = 0
 
@@ -126,14 +130,20 @@ class Generation:
             self._plan.purpose, self._teacher.model, self._teacher.server.base_url, self._options
         )
         self._run_id = run.id or 0
-        state, message = RunState.FAILED, "It ended by an error of the program."
+        state, message, drained = RunState.FAILED, "It ended by an error of the program.", False
         try:
             self.progress.total = self._plan.count(self._ledger).total
             self._ledger.set_total(self._run_id, self.progress.total)
             await self._ask_everything()
             state, message = self._stop or (RunState.DONE, "")
+            drained = True
+            if self._stop is None:
+                self._count_what_others_did()
+        except asyncio.CancelledError:
+            state, message = RunState.STOPPED, "Left at once."
+            raise
         finally:
-            self._ledger.end_run(self._run_id, state, message)
+            self._ledger.end_run(self._run_id, state, message, drained=drained)
         return Outcome(run.uuid, state, message, self.progress)
 
     def stop(self, message: str = "Stopped.", state: RunState = RunState.STOPPED) -> None:
@@ -226,7 +236,7 @@ class Generation:
         began = time.monotonic()
         limited = False
         try:
-            url = unit.picture(self._store.data_dir)
+            url = await asyncio.to_thread(unit.picture, self._store.data_dir)  # a large one is made smaller first
             self.progress.asked += 1
             reply = await self._teacher.ask(self._client, ask, url)
             limited = reply.next is Next.LIMITED
@@ -238,8 +248,9 @@ class Generation:
         return reply
 
     def _again(self, reply: Reply, tries: Counter[Next | AttemptState], ask: Ask) -> bool:
-        if self._stop is not None:
-            return False
+        """Whether the same is to be asked once more: by this run, or by the next one where this one stops."""
+        if reply.next is Next.STOP:
+            return True
         if reply.next is Next.RETRY:
             return tries[Next.RETRY] < MOST_TRIES
         if reply.next is Next.LIMITED:
@@ -253,15 +264,36 @@ class Generation:
         if reply.retry_after_s is not None and reply.retry_after_s > TOO_LONG and reply.next is not Next.DONE:
             minutes = reply.retry_after_s / 60
             self.stop(f"The teacher asks to wait {minutes:.0f} minutes: {reply.error} Go on later.", RunState.STOPPED)
+        if self._hides_its_cost(reply):
+            said = "The teacher does not say how many tokens an answer took, so the cost limit cannot be kept."
+            self.stop(f"{said} Do without it, and use --limit.", RunState.FAILED)
         if reply.next is Next.STOP:
-            self.stop(f"The teacher refuses all work ({reply.http_status}): {reply.error}", RunState.FAILED)
-        if reply.state is AttemptState.ERROR and reply.next is not Next.LIMITED:
+            self.stop(self._refusal(reply), RunState.FAILED)
+        if reply.state is not AttemptState.ERROR:
+            self._errors_in_a_row, self._has_answered = 0, True
+        elif reply.http_status != 429:  # who says that we are too fast is there
             self._errors_in_a_row += 1
-        else:
-            self._errors_in_a_row = 0
-        if self._errors_in_a_row >= max(20, 4 * self._limits.concurrency):
+        enough = max(20, 4 * self._limits.concurrency) if self._has_answered else FIRST_ERRORS
+        if self._errors_in_a_row >= enough:
             said = f"{self._errors_in_a_row} requests in a row failed; the last one: {reply.error}"
-            self.stop(f"The teacher does not answer: {said}", RunState.FAILED)
+            where = self._teacher.server.base_url
+            self.stop(f"{self._teacher.model} at {where} does not answer: {said}", RunState.FAILED)
+
+    def _refusal(self, reply: Reply) -> str:
+        """Why nothing of this run can succeed, and what may help."""
+        said = reply.error if reply.error.endswith((".", "!", "?")) else f"{reply.error}."
+        helps = ""
+        if reply.http_status == 401:
+            helps = " Name the variable with the right key by --key-variable."
+        elif reply.http_status == 404:
+            helps = f" Check the model's name and {self._teacher.server.base_url}, which mostly ends in /v1."
+        return f"{self._teacher.model} refuses all work ({reply.http_status}): {said}{helps}"
+
+    def _hides_its_cost(self, reply: Reply) -> bool:
+        """Whether an answer that is to be paid for came without its tokens, where they have to be counted."""
+        price, limit = self._limits.price, self._limits.max_cost
+        counts = limit is not None and price is not None and price.input + price.output > 0
+        return counts and bool(reply.answers) and reply.http_status == 200 and reply.input_tokens is None
 
     def _count(self, reply: Reply, unit: Unit, again: bool) -> None:
         price, progress = self._limits.price, self.progress
@@ -279,6 +311,12 @@ class Generation:
         if not reply.answers:
             progress.ends[TaskState.FAILED] += len(unit.attributes)
             progress.finished += len(unit.attributes)
+
+    def _count_what_others_did(self) -> None:
+        """Nothing is left: what was to be done when the run began, and it has not done, other processes have."""
+        own = sum(self.progress.ends.values()) if self.progress.ends else 0
+        self.progress.total = self.progress.finished = max(self.progress.total, own)
+        self._ledger.all_finished(self._run_id, self.progress.total)
 
     async def _may_start(self) -> bool:
         """Wait until one more request may go out; False when the run is to stop."""
@@ -300,7 +338,8 @@ class Generation:
         """Whether what is spent, and what is in flight at the mean cost so far, comes to the limit."""
         if self._limits.max_cost is None:
             return False
-        mean = self.progress.cost_usd / self._answers_with_cost if self._answers_with_cost else 0.0
+        spent, answers = self.progress.cost_usd, self._answers_with_cost
+        mean = spent / answers if answers else self._limits.expected_cost
         return self.progress.cost_usd + mean * self._pacer.in_flight >= self._limits.max_cost
 
     def _pacer_ended(self, began: float, *, limited: bool) -> None:

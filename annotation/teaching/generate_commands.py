@@ -4,14 +4,17 @@ import asyncio
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from annotation.store import Store
 from annotation.teaching.batch import BatchRun
-from annotation.teaching.dry_run import estimate_plan
-from annotation.teaching.estimate import as_json, describe
+from annotation.teaching.batch_ledger import batched_tasks
+from annotation.teaching.dry_run import count_second_answers, estimate_plan
+from annotation.teaching.estimate import as_json, describe, second_answers
+from annotation.teaching.generate import Limits
 from annotation.teaching.plan import Plan
 from annotation.teaching.run_display import outcome_numbers, outcome_text, raise_unless_done, shown, stoppable
 from annotation.teaching.teacher_options import (
@@ -19,6 +22,7 @@ from annotation.teaching.teacher_options import (
     AsJson,
     BaseUrl,
     Concurrency,
+    Connection,
     Detail,
     DryRun,
     ExcludeAges,
@@ -111,19 +115,42 @@ def generate_command(
             print(json.dumps(as_json(found), indent=2) if as_json_ else describe(found))
             return
         check_policy(store, to.endpoint.base_url, accept_usage_policy, settings.reviewer)
+        if number := 0 if resume else count_second_answers(store, plan):
+            print(second_answers(number, plan.teacher), file=sys.stderr)
+        limits = _with_expected_cost(store, plan, to)
         if batch or resume:
             run = BatchRun(
-                *(store, to.teacher(), plan, to.limits),
+                *(store, to.teacher(), plan, limits),
                 submit=batch,
                 poll_s=poll,
                 options=told,
                 say=lambda text: print(text, file=sys.stderr, flush=True),
             )
             outcome = asyncio.run(stoppable(run, "Leaving: batches go on at the provider."))
+            if not (batch or as_json_ or outcome.progress.total):
+                print(_no_batch(plan.count(store.ledger).total))
+                return
         else:
-            outcome = asyncio.run(shown(store, to.teacher(), plan, to.limits, told))
+            outcome = asyncio.run(shown(store, to.teacher(), plan, limits, told))
+            if waiting := batched_tasks(store.ledger, plan.teacher):
+                print(f"{waiting} questions wait in batches. Collect them with --resume.", file=sys.stderr)
         print(json.dumps(outcome_numbers(outcome), indent=2) if as_json_ else outcome_text(outcome, to.limits))
     raise_unless_done(outcome)
+
+
+def _with_expected_cost(store: Store, plan: Plan, to: Connection) -> Limits:
+    """The limits, knowing what the first requests may cost while none has been answered."""
+    if to.limits.max_cost is None:
+        return to.limits
+    found = estimate_plan(store, plan, to.parameters, to.limits)
+    return replace(to.limits, expected_cost=(found.cost_usd or 0.0) / max(found.requests, 1))
+
+
+def _no_batch(left: int) -> str:
+    """What to say where there was no batch to collect."""
+    if not left:
+        return "There is no batch to collect, and every question of this plan has been asked."
+    return f"There is no batch to collect. {left} questions have not been asked: leave --resume out, or add --batch."
 
 
 def _attributes(text: str | None) -> tuple[Attribute, ...]:

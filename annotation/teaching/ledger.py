@@ -1,6 +1,7 @@
 """The ledger of a teacher's work: runs, the tasks that they claim, and every attempt with what it cost.
 
-    store.ledger.start_run(...), .claim(session, ...), .record(session, ...)
+    run = store.ledger.start_run(...)
+    with store.ledger.writing() as session: claim(session, ...), add_attempt(session, ...), end_tasks(session, ...)
 
 A task is claimed in the transaction before its request goes out, and its result, its pair and the ledger row are one
 transaction after it; so whatever is killed when, no pair is missing or double, and only what was in flight is asked
@@ -95,9 +96,23 @@ class Ledger:
         with writing(self._engine) as session:
             session.exec(_of_run(run_id).values(total=total))
 
-    def end_run(self, run_id: int, state: RunState, message: str = "") -> None:
-        """The run ends, and gives back what it had claimed."""
+    def all_finished(self, run_id: int, total: int) -> None:
+        """So many tasks were to be done, and all have been, by whomever."""
         with writing(self._engine) as session:
+            session.exec(_of_run(run_id).values(total=total, finished=total))
+
+    def end_run(self, run_id: int, state: RunState, message: str = "", *, drained: bool = True) -> None:
+        """The run ends, and gives back what it had claimed.
+
+        Args:
+            run_id: of the run.
+            state: how it ended.
+            message: why.
+            drained: whether it has waited for what was in flight; else the ledger keeps that as lost.
+        """
+        with writing(self._engine) as session:
+            if not drained:
+                _write_lost(session, [run_id])
             _give_back(session, [run_id])
             now = datetime.now(UTC)
             session.exec(_of_run(run_id).values(state=state, message=message, ended_at=now, heartbeat_at=now))

@@ -84,7 +84,9 @@ def reply_fields(reply: Reply) -> dict[str, object]:
     """What the ledger keeps of a reply."""
     names = ["state", "http_status", "error", "returned_model", "fingerprint", "service_tier", "request_id"]
     names += ["input_tokens", "cached_tokens", "output_tokens", "latency_s", "raw"]
-    return {name: getattr(reply, name) for name in names}
+    # A server's own words may hold one half of a character, which no database takes.
+    said = {"error": reply.error.encode(errors="replace").decode()}
+    return {name: getattr(reply, name) for name in names} | said
 
 
 def prompt_sha256(ask: Ask) -> str:

@@ -75,7 +75,8 @@ def _progress_text(progress: Progress) -> str:
     eta = "" if progress.eta_s is None else f", {_span(progress.eta_s)} left"
     refused = progress.ends[TaskState.REFUSED] if progress.ends else 0
     speed = progress.finished / progress.seconds if progress.seconds else 0.0
-    return f"{share} ({speed:.1f}/s{eta}), {refused} refused, {progress.limited} too early, {progress.cost_usd:.4f} USD"
+    cost = f"{progress.cost_usd:.4f} USD"
+    return f"{share} ({speed:.1f}/s{eta}), {refused} refused, {progress.limited} times told to slow down, {cost}"
 
 
 def outcome_numbers(outcome: Outcome) -> dict[str, Any]:
@@ -99,13 +100,17 @@ def outcome_text(outcome: Outcome, limits: Limits) -> str:
     """The same for reading."""
     progress = outcome.progress
     if not progress.total:
-        return "Nothing is missing: every question of this plan has been asked."
+        return f"Nothing is missing: every question of this plan has been asked. {outcome.message}".rstrip()
     ends = ", ".join(f"{number} {state.value}" for state, number in (progress.ends or {}).items() if number)
-    ends = ends or "all of it was there already"
+    by_others = progress.finished - sum((progress.ends or {}).values())
+    if by_others > 0:
+        ends = f"{ends}, {by_others} by another run" if ends else "all of it by another run"
     cost = f"{progress.cost_usd:.4f} USD" if limits.price else "cost unknown (no price)"
     left = progress.total - progress.finished
-    why = f"{outcome.message} {left} are left; run it again to go on." if left else outcome.message
-    return f"{progress.finished} of {progress.total} done in {_span(progress.seconds)}: {ends}; {cost}. {why}".rstrip()
+    message = "" if outcome.state is RunState.FAILED else outcome.message  # that is printed as the command's error
+    why = f"{message} {left} are left; run it again to go on.".strip() if left else message
+    done = f"{progress.finished} of {progress.total} done in {_span(progress.seconds)}"
+    return f"{done}: {ends or 'nothing'}; {cost}. {why}".rstrip()
 
 
 def _span(seconds: float) -> str:

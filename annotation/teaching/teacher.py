@@ -1,11 +1,11 @@
 """One request to a teacher, and what its reply means.
 
     teacher = Teacher(server, "some-model", Parameters(detail="low"))
-    reply = await teacher.ask(client, teacher.messages(unit, url), unit)
+    reply = await teacher.ask(client, ask, url)
 
 A teacher is a model of any OpenAI-compatible server. The surprising fact: a reply may be paid for and of no use: cut
 off, filtered, refused or not in the form asked for. The client's own parsing raises in such cases and may lose the
-usage, so the reply is read here, and nothing is asked again here: `sending.py` decides that.
+usage, so the reply is read here, and nothing is asked again here: `generate.py` decides that.
 """
 
 import asyncio
@@ -197,6 +197,10 @@ class Teacher:
 
     def failure(self, error: Exception, ask: Ask | None = None) -> Reply:
         """What one of CLIENT_ERRORS means; `ask` is None where nothing was asked of the model, such as at an upload."""
+        if isinstance(error, TimeoutError | openai.APITimeoutError | httpx2.TimeoutException):
+            return Reply(
+                AttemptState.ERROR, Next.RETRY, error=f"Timeout: no answer within {self.server.timeout_s:g} s."
+            )
         if not isinstance(error, openai.APIStatusError):
             said = self.server.without_key(f"{type(error).__name__}: {error}")
             return Reply(AttemptState.ERROR, Next.RETRY, error=said[:500])
@@ -276,13 +280,22 @@ def _answers(choice: _Choice, ask: Ask) -> dict[Attribute, str | TaskState]:
 
 
 def _answer(text: object, form: Form | None = None) -> str | TaskState:
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not text.strip() or not _is_whole(text):
         return TaskState.INVALID
     if form is not None and form.fits(text):
         return text.strip()
     if is_refusal(text):
         return TaskState.REFUSED
     return text.strip() if form is None else TaskState.INVALID
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a text can be stored: JSON within an answer can escape one half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -4,6 +4,7 @@ The one surprising fact: a key goes only to the address that it was set for, so 
 settings behind.
 """
 
+import math
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -142,6 +143,8 @@ def _endpoint(
     settings: Settings, model: str, base_url: str | None, key_variable: str | None, price: str | None
 ) -> TeacherEndpoint:
     """The teacher that is meant; what was typed wins over the settings."""
+    if not model.strip():
+        raise ConfigError("--model is empty. Name a model of the server, or one of the setting teachers.")
     known = settings.teachers.get(model)
     url = base_url or (known.base_url if known else OPENAI_URL)
     same = known is not None and url == known.base_url  # a key goes only where it was meant to go
@@ -161,7 +164,7 @@ def _typed_price(text: str) -> tuple[float, float]:
         into, out = (float(part) for part in text.split(","))
     except ValueError:
         into = out = -1.0
-    if min(into, out) < 0:
+    if not all(0 <= each < math.inf for each in (into, out)):
         raise ConfigError(
             f"--price is {text!r}. Expected two numbers such as 2.5,10: USD per million tokens in and out."
         )
