@@ -22,9 +22,12 @@ from annotation.models import (
     TaskState,
 )
 from annotation.store import Store
+from annotation.teaching.dry_run import estimate_plan
+from annotation.teaching.generate import Limits
 from annotation.teaching.ledger import claim, end_tasks
 from annotation.teaching.plan import Plan
 from annotation.teaching.prompts import PROMPT_VERSION
+from annotation.teaching.teacher import Parameters
 from facellm.data import Attribute
 
 AGES = ["0-2", "20-29", "20-29", "30-39"]
@@ -169,3 +172,21 @@ def test_an_acknowledgement_is_asked_for_once(store: Store) -> None:
     store.ledger.acknowledge("policy", "ada")
     store.ledger.acknowledge("policy", "bob")
     assert store.ledger.acknowledged("policy")
+
+
+def test_a_dry_run_counts_what_will_be_asked_alone_by_what_was(store: Store) -> None:
+    store.ingest([image(100 + number) for number in range(36)])
+    plan = Plan("big", "{}", PLAN.attributes, per_image=True)
+    run = start(store)
+    with store.ledger.writing() as session:
+        for unit in [unit for chunk in plan.units(store.ledger) for unit in chunk][:30]:
+            claim(session, run, unit.identity, unit.image_id, unit.attributes)
+            fell = unit.image_id % 2
+            states = {Attribute.POSE: TaskState.OK, Attribute.SKIN: TaskState.FALLBACK if fell else TaskState.OK}
+            end_tasks(session, run, unit.identity, unit.image_id, states, None, {})
+            if fell:
+                alone = unit.alone(Attribute.SKIN)
+                claim(session, run, alone.identity, unit.image_id, alone.attributes)
+                end_tasks(session, run, alone.identity, unit.image_id, {Attribute.SKIN: TaskState.OK}, None, {})
+    assert plan.count(store.ledger).requests == 10
+    assert estimate_plan(store, plan, Parameters(), Limits()).requests == 15

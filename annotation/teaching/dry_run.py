@@ -3,10 +3,11 @@
 from collections import Counter
 from dataclasses import replace
 
+import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
 from annotation.decisions import labels_of
-from annotation.models import Attempt, Image, Pair
+from annotation.models import Attempt, Image, Pair, Task, TaskState
 from annotation.store import Store
 from annotation.teaching import estimate
 from annotation.teaching.estimate import Estimate, ImageSample, Measured
@@ -39,6 +40,8 @@ def estimate_plan(store: Store, plan: Plan, parameters: Parameters, limits: Limi
             else:
                 single[unit.attributes[0]] += 1
     with store.ledger.reading() as session:
+        for attribute, share in _fallback_shares(session, plan.identity(combined=True)).items():
+            single[attribute] += round(share * combined.total())
         sample = _sample(session, sorted(image_ids))
         known = {together: _measured(session, plan.identity(combined=together)) for together in (False, True)}
         latency = _latency(session, plan.teacher)
@@ -72,6 +75,20 @@ def _sample(session: Session, image_ids: list[int]) -> list[ImageSample]:
     labels = labels_of(session, chosen)
     rows = session.exec(select(Image.id, Image.width, Image.height).where(col(Image.id).in_(chosen))).all()
     return [ImageSample(width, height, labels[image_id or 0]) for image_id, width, height in rows]
+
+
+def _fallback_shares(session: Session, identity: Identity) -> dict[Attribute, float]:
+    """For each attribute, how often it was asked alone after a request for several gave nothing for it."""
+    of_these = [
+        Task.subject == identity.subject,
+        Task.prompt_version == identity.prompt_version,
+        Task.teacher == identity.teacher,
+        Task.parameters == identity.parameters,
+    ]
+    is_fallback = sa.case((col(Task.state) == TaskState.FALLBACK, 1.0), else_=0.0)
+    query = select(Task.attribute, func.avg(is_fallback), func.count()).where(*of_these).group_by(col(Task.attribute))
+    rows = session.exec(query).all()
+    return {Attribute(name): share or 0.0 for name, share, number in rows if number >= estimate.MIN_MEASURED}
 
 
 def _measured(session: Session, identity: Identity) -> Measured | None:
