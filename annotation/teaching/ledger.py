@@ -363,6 +363,8 @@ def _process_lives(run: GenerationRun) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:  # it is somebody else's, and is there
+        return datetime.now(UTC) - run.heartbeat_at < LEASE
 
 
 def _of_run(run_id: int) -> sa.Update:

@@ -19,6 +19,7 @@ from annotation.teaching.ledger import Ledger
 
 MOST = 64  # writes in one transaction
 Result = TypeVar("Result")
+_Waiting = tuple[Callable[[Session], Any], asyncio.Future[Any]]
 
 
 class Writer:
@@ -26,7 +27,7 @@ class Writer:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._waiting: asyncio.Queue[tuple[Callable[[Session], Any], asyncio.Future[Any]]] = asyncio.Queue()
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._loop: asyncio.Task[None] | None = None
 
@@ -40,7 +41,7 @@ class Writer:
         self._thread.shutdown()
 
     async def __call__(self, operation: Callable[[Session], Result]) -> Result:
-        """Run one function in a transaction; an error in it is raised here, and nothing of its transaction stays."""
+        """Run one function in a transaction; an error in it is raised here, and nothing of it stays."""
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         await self._waiting.put((operation, future))
         return await future
@@ -54,16 +55,24 @@ class Writer:
             some = [await self._waiting.get()]
             while not self._waiting.empty() and len(some) < MOST:
                 some.append(self._waiting.get_nowait())
-            try:
-                results = await self.elsewhere(partial(self._commit, [operation for operation, _ in some]))
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the write was asked for
+            if not await self._together(some) and len(some) > 1:
+                for each in some:  # so that one that cannot be written spoils no other
+                    await self._together([each], last=True)
+
+    async def _together(self, some: list[_Waiting], *, last: bool = False) -> bool:
+        """Write these in one transaction; where that fails for the last time, the error is raised to who asked."""
+        try:
+            results = await self.elsewhere(partial(self._commit, [operation for operation, _ in some]))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the write was asked for
+            if last or len(some) == 1:
                 for _, future in some:
                     if not future.done():
                         future.set_exception(error)
-            else:
-                for (_, future), result in zip(some, results, strict=True):
-                    if not future.done():
-                        future.set_result(result)
+            return False
+        for (_, future), result in zip(some, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+        return True
 
     def _commit(self, operations: list[Callable[[Session], Any]]) -> list[Any]:
         with self._ledger.writing() as session:
