@@ -23,6 +23,7 @@ import gradio as gr
 from gradio.http_server import INITIAL_PORT_VALUE as PORT
 from gradio.http_server import LOCALHOST_NAME as HOST
 
+from annotation.dataset_tab import build_dataset_tab
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
 from annotation.store import Store
@@ -42,7 +43,7 @@ from facellm.training_tab import build_training_tab
 
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
-STYLES = sorted((Path(__file__).parent / "facellm").glob("*.css"))
+STYLES = [*sorted((Path(__file__).parent / "facellm").glob("*.css")), Path(__file__).parent / "annotation/dataset.css"]
 SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
@@ -163,6 +164,8 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
                     send_to_review=partial(send_to_review, store),
                     book=VoteBook(store.add_vote, store.votes, lambda path: export_votes(path, store.votes())),
                 )
+            with gr.Tab("Dataset", id="dataset") as dataset_tab:
+                dataset = build_dataset_tab(store, settings)
             with gr.Tab("Review", id="review"):
                 build_review_tab(store, settings.reviewer)
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
@@ -172,7 +175,10 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
                     snapshot=lambda name: take_snapshot(settings, store, name),
                     bases=[settings.base_checkpoint],
                 )
-        # Reviewing changes what the Fine-tune tab counts, and a finished run is one more model to chat with.
+        # Reviewing changes what the Dataset and the Fine-tune tab count; a finished run is one more model to chat with.
+        dataset_tab.select(
+            dataset.refresh, dataset.inputs, dataset.shown, show_progress="hidden", api_visibility="private"
+        )
         fine_tune_tab.select(
             training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
         )

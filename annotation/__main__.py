@@ -13,9 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from annotation.models import FREE_QUESTION, Snapshot, Status
+from annotation.checks.check_commands import app as check_app
+from annotation.imports.import_commands import app as import_app
 from annotation.seed import seed
+from annotation.statistics.stats_commands import app as stats_app
 from annotation.store import Store
+from annotation.teaching.generate_commands import app as generate_app
+from annotation.teaching.judge_commands import app as judge_app
+from annotation.teaching.probe_commands import app as probe_app
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
 from facellm.errors import FaceLLMError
@@ -26,6 +31,12 @@ LATEST = 20  # votes in the table
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Images, generated pairs, decisions, snapshots and votes."
 )
+app.add_typer(generate_app)
+app.add_typer(judge_app)
+app.add_typer(probe_app)
+app.add_typer(stats_app)
+app.add_typer(import_app)
+app.add_typer(check_app)
 
 
 @app.command("snapshot")
@@ -36,18 +47,6 @@ def snapshot_command(
     with _store() as store:
         taken = store.snapshot(name)
         print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
-
-
-@app.command("stats")
-def stats_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
-) -> None:
-    """Count images, pairs by status and attribute, decisions by reviewer, flags and snapshots."""
-    with _store() as store:
-        numbers = stats(store)
-    if not numbers["images"]:
-        print(f"{store.data_dir} is empty. For demo data: python -m annotation seed", file=sys.stderr)
-    print(json.dumps(numbers, indent=2) if as_json else _tables(numbers))
 
 
 @app.command("seed")
@@ -85,41 +84,6 @@ def ranking_command(
     with _store() as store:
         ranking = rank(store.votes())
     print(json.dumps(_ranking_numbers(ranking), indent=2) if as_json else _ranking_table(ranking))
-
-
-def stats(store: Store) -> dict[str, Any]:
-    """Everything that `stats --json` prints."""
-    counts = store.counts()
-    by_status = {status.value: sum(of[status] for of in counts.values()) for status in Status}
-    return {
-        "images": store.image_count(),
-        "pairs": sum(by_status.values()),
-        **by_status,
-        "flagged": store.flagged_count(),
-        "attributes": {a or FREE_QUESTION: {s.value: number for s, number in of.items()} for a, of in counts.items()},
-        "reviewers": store.reviewer_counts(),
-        "flags": store.flag_counts(),
-        "snapshots": [_snapshot_numbers(snapshot) for snapshot in store.snapshots()],
-    }
-
-
-def _snapshot_numbers(snapshot: Snapshot) -> dict[str, Any]:
-    fields = snapshot.model_dump(mode="json", include={"name", "count", "sha256", "created_at"})
-    return fields | {"filter": json.loads(snapshot.filter)}
-
-
-def _tables(numbers: dict[str, Any]) -> str:
-    """The same for reading."""
-    statuses = [status.value for status in Status]
-    lines = [f"{numbers['images']} images, {numbers['pairs']} pairs, {numbers['flagged']} flagged", ""]
-    lines.append(f"{'':14}" + "".join(f"{status:>10}" for status in statuses))
-    for attribute, of in numbers["attributes"].items():
-        lines.append(f"{attribute:14}" + "".join(f"{of[status]:>10}" for status in statuses))
-    lines.append(f"{'all':14}" + "".join(f"{numbers[status]:>10}" for status in statuses))
-    lines += ["", *(f"reviewer {name}: {count} decisions" for name, count in numbers["reviewers"].items())]
-    lines += [f"check {name}: {count} pairs flagged" for name, count in numbers["flags"].items()]
-    lines += [f"snapshot {s['name']}: {s['count']} pairs, sha256 {s['sha256']}" for s in numbers["snapshots"]]
-    return "\n".join(lines)
 
 
 def _votes_table(latest: list[Vote], count: int) -> str:

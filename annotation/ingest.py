@@ -1,12 +1,15 @@
 """Images, labels and pairs coming in, many at a time.
 
 What is there already is recognised by its natural key (an image by its SHA-256, a pair by image, attribute, prompt
-version, teacher and parameters) and stays untouched, decisions included; so an import can be repeated.
+version, teacher and parameters) and stays untouched, decisions included; so an import can be repeated. The one
+surprising fact: a label that says something else than the stored one of the same source is not stored, but told.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+import sqlalchemy as sa
 from sqlmodel import Session, SQLModel, col, select
 
 from annotation.decisions import STATUS_AFTER
@@ -17,39 +20,110 @@ CHUNK = 500  # images; SQLite allows some thousands of values in one IN
 Row = TypeVar("Row", bound=SQLModel)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+LabelKey = tuple[int, str, str]  # image id, name, source
+_IDENTITY = ("prompt_version", "teacher", "parameters")  # with image and attribute: what a pair is known by
+PairKey = tuple[int, Attribute | None, str, str, str]  # image id, attribute, prompt version, teacher, parameters
+
+
+@dataclass(frozen=True)
+class LabelConflict:
+    """A label that was not stored, because the same source has said something else about the image before."""
+
+    sha256: str
+    name: str
+    stored: str
+    refused: str
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What was new, and what could not be stored."""
+
+    images: frozenset[str] = frozenset()  # the SHA-256 of the new ones
+    labels: int = 0
+    pairs: int = 0
+    conflicts: tuple[LabelConflict, ...] = ()
+
+    def __add__(self, other: "Ingested") -> "Ingested":
+        return Ingested(
+            self.images | other.images,
+            self.labels + other.labels,
+            self.pairs + other.pairs,
+            self.conflicts + other.conflicts,
+        )
 
 
 def insert_images(session: Session, images: Sequence[ImageInput]) -> int:
     """Add what is not there yet of these images, their labels and pairs; return how many pairs were new."""
-    return sum(_insert_chunk(session, images[i : i + CHUNK]) for i in range(0, len(images), CHUNK))
+    return insert_and_tell(session, images).pairs
 
 
-def _insert_chunk(session: Session, images: Sequence[ImageInput]) -> int:
-    ids = _image_ids(session, images)
-    known_labels = {
-        (label.image_id, label.name, label.source)
-        for label in session.exec(select(Label).where(col(Label.image_id).in_(ids.values())))
-    }
-    labels = _first_of_each(
-        ((ids[image.sha256], name, image.label_source), value)
+def insert_and_tell(session: Session, images: Sequence[ImageInput]) -> Ingested:
+    """The same, and tell all that was new and the labels that were in conflict."""
+    told = Ingested()
+    for start in range(0, len(images), CHUNK):
+        told += _insert_chunk(session, images[start : start + CHUNK])
+    return told
+
+
+def _insert_chunk(session: Session, images: Sequence[ImageInput]) -> Ingested:
+    ids, new_images = _image_ids(session, images)
+    labels, conflicts = _add_labels(session, images, ids)
+    return Ingested(new_images, labels, _add_pairs(session, images, ids), conflicts)
+
+
+def _image_ids(session: Session, images: Sequence[ImageInput]) -> tuple[dict[str, int], frozenset[str]]:
+    """SHA-256 → id of every image, after adding those that are new; and which these were."""
+    known = select(Image).where(col(Image.sha256).in_([image.sha256 for image in images]))
+    rows = {row.sha256: row for row in session.exec(known)}
+    new = _first_of_each((image.sha256, image) for image in images if image.sha256 not in rows)
+    fields = {"sha256", "path", "width", "height", "bytes", "source"}
+    added = _add(session, (Image.model_validate(image.model_dump(include=fields)) for image in new.values()))
+    ids = {row.sha256: row.id for row in [*rows.values(), *added] if row.id is not None}
+    return ids, frozenset(new)
+
+
+def _add_labels(
+    session: Session, images: Sequence[ImageInput], ids: dict[str, int]
+) -> tuple[int, tuple[LabelConflict, ...]]:
+    """Add the labels that are new; return how many, and those that say something else than what is stored."""
+    given = [
+        ((ids[image.sha256], name, image.label_source), value, image.sha256)
         for image in images
         for name, value in image.labels.items()
-    )
+    ]
+    known: dict[LabelKey, str] = {
+        (label.image_id, label.name, label.source): label.value
+        for label in session.exec(select(Label).where(col(Label.image_id).in_(ids.values())))
+    }
+    new = _first_of_each((key, value) for key, value, _ in given if key not in known)
     _add(
         session,
         (
             Label.model_validate({"image_id": image_id, "name": name, "value": value, "source": source})
-            for (image_id, name, source), value in labels.items()
-            if (image_id, name, source) not in known_labels
+            for (image_id, name, source), value in new.items()
         ),
     )
-    known = {
-        _key(pair.image_id, pair) for pair in session.exec(select(Pair).where(col(Pair.image_id).in_(ids.values())))
-    }
-    pairs = _first_of_each((_key(ids[image.sha256], pair), pair) for image in images for pair in image.pairs)
-    new = {key: pair for key, pair in pairs.items() if key not in known}
-    rows = _add(session, (_pair_row(image_id, pair) for (image_id, *_), pair in new.items()))
-    _add(session, (_decision_row(row, pair) for row, pair in zip(rows, new.values(), strict=True) if pair.decision))
+    stored = known | new
+    conflicts = (LabelConflict(sha256, key[1], stored[key], value) for key, value, sha256 in given)
+    return len(new), tuple(conflict for conflict in conflicts if conflict.stored != conflict.refused)
+
+
+def _add_pairs(session: Session, images: Sequence[ImageInput], ids: dict[str, int]) -> int:
+    """Add the pairs that are new, with their decisions; return how many."""
+    given = _first_of_each((_key(ids[image.sha256], pair), pair) for image in images for pair in image.pairs)
+    if not given:
+        return 0
+    keys = sa.select(*(getattr(Pair, name) for name in ("image_id", "attribute", *_IDENTITY)))
+    known = {tuple(row) for row in session.execute(keys.where(col(Pair.image_id).in_(ids.values())))}
+    new = {key: pair for key, pair in given.items() if key not in known}
+    rows = [_pair_row(image_id, pair) for (image_id, *_), pair in new.items()]
+    if any(pair.decision for pair in new.values()):
+        _add(session, rows)
+        decided = zip(rows, new.values(), strict=True)
+        _add(session, (_decision_row(row, pair) for row, pair in decided if pair.decision))
+    elif rows:  # nobody asks for their ids, and without those SQLAlchemy is twice as fast
+        session.execute(sa.insert(Pair), [row.model_dump(exclude={"id"}) for row in rows])
     return len(rows)
 
 
@@ -59,16 +133,6 @@ def _first_of_each(items: Iterable[tuple[Key, Value]]) -> dict[Key, Value]:
     for key, value in items:
         found.setdefault(key, value)
     return found
-
-
-def _image_ids(session: Session, images: Sequence[ImageInput]) -> dict[str, int]:
-    """SHA-256 → id of every image, after adding those that are new."""
-    known = select(Image).where(col(Image.sha256).in_([image.sha256 for image in images]))
-    rows = {row.sha256: row for row in session.exec(known)}
-    new = _first_of_each((image.sha256, image) for image in images if image.sha256 not in rows)
-    fields = {"sha256", "path", "width", "height", "bytes", "source"}
-    added = _add(session, (Image.model_validate(image.model_dump(include=fields)) for image in new.values()))
-    return {row.sha256: row.id for row in [*rows.values(), *added] if row.id is not None}
 
 
 def _pair_row(image_id: int, pair: PairInput) -> Pair:
@@ -81,7 +145,7 @@ def _decision_row(row: Pair, pair: PairInput) -> Decision:
     return Decision.model_validate(pair.decision.model_dump(mode="json") | {"pair_id": row.id, "revision": 1})
 
 
-def _key(image_id: int, pair: Pair | PairInput) -> tuple[int, Attribute | None, str, str, str]:
+def _key(image_id: int, pair: PairInput) -> PairKey:
     return image_id, pair.attribute, pair.prompt_version, pair.teacher, pair.parameters
 
 

@@ -344,7 +344,7 @@ class Attempt(SQLModel, table=True):
     subject: str = ""  # of its tasks
     number: int = Field(default=1, ge=1)  # 2 for the first repetition
     prompt_version: str
-    prompt_sha256: str = Field(min_length=64, max_length=64)  # of the request without its picture
+    prompt_sha256: str = Field(max_length=64)  # of the request without its picture; empty for a lost one
     teacher: str  # the model that was asked for
     parameters: str
     state: AttemptState = Field(sa_type=_text_enum(AttemptState))

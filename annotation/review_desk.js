@@ -6,21 +6,22 @@ const AHEAD = 20; // pairs asked for at a time
 const LOW = 12; // ask for more when fewer are left
 const KEPT_IMAGES = 200;
 const STATUS_AFTER = { accept: 'accepted', edit: 'edited', reject: 'rejected', skip: 'skipped' };
+const START = { after: 0, below: null };
 const KEYS = { a: 'accept', e: 'edit', r: 'reject', s: 'skip', z: 'undo' };
 
 const find = (selector) => element.querySelector(selector);
 const desk = find('.desk');
 const editor = find('.editor');
 const FILTER_KEY = 'facellm.review.filter'; // in sessionStorage: for a reload, in this window only
-const filter = { attribute: '', status: 'pending' };
+const filter = { attribute: '', status: 'pending', order: 'in order' };
 const images = new Map(); // SHA-256 → a decoded <img>
 let queue = [];
 let current = null;
 let shownAt = 0;
 let undoable = []; // {uuid, pairId, view, before}, oldest first; view is null for decisions of an earlier page
 let lastRejection = null; // {view, entry}: the one that a digit gives its reason to
-let counts = {}; // attribute → status → number
-let cursor = 0;
+let counts = { all: {}, flagged: {} }; // each attribute → status → number
+let cursor = START; // the last pair that was fetched, and how suspicious it is
 let exhausted = false;
 let fetching = null; // a token; a reply to an older one is dropped
 let retry = null; // the timer of the next attempt, while the server is away
@@ -41,7 +42,7 @@ async function refill(anew = false) {
   const unsent = outbox.items.map((item) => item.decision.pair_id);
   const reply = await server.next_pairs({
     ...filter,
-    after: cursor,
+    ...cursor,
     exclude: [...new Set([...queue.map((view) => view.id), ...(current ? [current.id] : []), ...unsent])],
     limit: AHEAD,
     known: [...images.keys()],
@@ -64,9 +65,9 @@ function receive(reply) {
   if (!outbox.items.length) counts = reply.counts;
   queue.push(...reply.pairs);
   if (reply.pairs.length === AHEAD) {
-    cursor = reply.pairs.at(-1).id;
-  } else if (filter.status === 'pending' && cursor > 0) {
-    cursor = 0; // pairs that others gave back lie behind us: look once from the start
+    cursor = { after: reply.pairs.at(-1).id, below: reply.pairs.at(-1).suspicion };
+  } else if (filter.status === 'pending' && cursor !== START) {
+    cursor = START; // pairs that others gave back lie behind us: look once from the start
   } else {
     exhausted = true;
   }
@@ -93,7 +94,7 @@ function keepImages(sources) {
 function restart() {
   queue = [];
   current = null;
-  cursor = 0;
+  cursor = START;
   exhausted = false;
   fetching = null;
   lastRejection = null;
@@ -113,12 +114,12 @@ function advance() {
 
 function decide(action, extra = {}) {
   const view = current;
-  const entry = { uuid: newUuid(), pairId: view.id, view, before: { status: view.status, answer: view.answer } };
+  const entry = { uuid: newUuid(), pairId: view.id, view, before: { status: view.status, answer: view.answer, flags: view.flags } };
   const milliseconds = Math.round(performance.now() - shownAt);
   send(view, { uuid: entry.uuid, action, milliseconds, ...extra });
   undoable.push(entry);
   setStatus(view, STATUS_AFTER[action]);
-  if (action === 'edit') view.answer = extra.text;
+  if (action === 'edit') Object.assign(view, { answer: extra.text, flags: [] }); // the server checks the new text
   lastRejection = action === 'reject' ? { view, entry } : null;
   advance();
   say(action === 'reject' ? '' : capital(view.status) + '.');
@@ -157,8 +158,8 @@ async function undo() {
   undoable.pop();
   const view = entry.view;
   send(view, { uuid: newUuid(), action: 'undo', undoes: entry.uuid });
+  if (entry.before) Object.assign(view, { answer: entry.before.answer, flags: entry.before.flags });
   setStatus(view, entry.before?.status ?? 'pending');
-  if (entry.before) view.answer = entry.before.answer;
   queue = queue.filter((waiting) => waiting.id !== view.id);
   if (current && current.id !== view.id) queue.unshift(current);
   lastRejection = null;
@@ -167,8 +168,8 @@ async function undo() {
 }
 
 function setStatus(view, status) {
-  const of = counts[view.attribute];
-  if (of) {
+  for (const of of [counts.all[view.attribute], view.flags.length && counts.flagged[view.attribute]]) {
+    if (!of) continue;
     of[view.status] -= 1;
     of[status] += 1;
   }
@@ -181,7 +182,7 @@ function applyReply(reply) {
   for (const view of [current, ...queue]) {
     if (!view || view.id !== reply.pair_id || view.revision !== reply.revision) continue;
     if (view.status !== reply.status) setStatus(view, reply.status);
-    view.answer = reply.answer;
+    Object.assign(view, { answer: reply.answer, flags: reply.flags });
     if (view === current && !editing()) show(view);
   }
 }
@@ -235,6 +236,7 @@ function choose(changed) {
 function showFilter() {
   find('select.attribute').value = filter.attribute;
   find('select.status').value = filter.status;
+  find('select.order').value = filter.order;
 }
 
 function keepFilter() {
@@ -320,7 +322,7 @@ fillFilters();
 recallFilter();
 find('.bar').addEventListener('change', (event) => {
   event.target.blur(); // or the letters would go to the list
-  choose({ attribute: find('select.attribute').value, status: find('select.status').value });
+  choose(Object.fromEntries(Object.keys(filter).map((name) => [name, find('select.' + name).value])));
 });
 element.addEventListener('click', onClick);
 editor.addEventListener('keydown', onEditorKey);

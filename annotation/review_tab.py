@@ -14,7 +14,8 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotation.models import FREE_QUESTION, DecisionInput, Reason, Status
+from annotation.models import FREE_QUESTION, DecisionInput, Flag, Reason, Status
+from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 from facellm.errors import FaceLLMError
@@ -30,7 +31,9 @@ class QueueRequest(BaseModel):
 
     attribute: Attribute | Literal["free question"] | None
     status: Status
+    order: Order
     after: int = Field(ge=0)
+    below: int | None = Field(ge=0)
     exclude: list[int] = Field(max_length=5000)
     limit: int = Field(ge=1, le=100)
     known: list[str]
@@ -53,6 +56,7 @@ def build_review_tab(store: Store, reviewer: str) -> None:
         reviewer=reviewer,
         attributes=[*((attribute.value, attribute.topic) for attribute in Attribute), (FREE_QUESTION, FREE_QUESTION)],
         statuses=[status.value for status in Status],
+        orders=[order.value for order in Order],
         reasons=[reason.value for reason in Reason],
     )
 
@@ -90,6 +94,7 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
             "revision": view.pair.revision,
             "status": view.pair.status,
             "answer": view.answer,
+            "flags": [_flag_for_desk(flag) for flag in view.flags],
         }
 
     return [next_pairs, recall, history, decide]
@@ -100,8 +105,12 @@ def _refusal(store: Store, request: dict[str, Any], message: str) -> dict[str, A
     return {"refused": request.get("uuid"), "message": message, "counts": _counts_for_desk(store)}
 
 
-def _counts_for_desk(store: Store) -> dict[str, dict[Status, int]]:
-    return {attribute or FREE_QUESTION: of for attribute, of in store.counts().items()}
+def _counts_for_desk(store: Store) -> dict[str, dict[str, dict[Status, int]]]:
+    """Of all pairs, and of those with a flag: attribute → status → number."""
+    both = {"all": store.counts(), "flagged": store.counts(flagged=True)}
+    return {
+        which: {attribute or FREE_QUESTION: of for attribute, of in counts.items()} for which, counts in both.items()
+    }
 
 
 def _pairs_reply(store: Store, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
@@ -127,7 +136,14 @@ def _pair_for_desk(view: PairView) -> dict[str, Any]:
         "revision": view.pair.revision,
         "labels": view.labels,
         "decided": _decided(view),
+        "suspicion": view.suspicion,
+        "flags": [_flag_for_desk(flag) for flag in view.flags],
     }
+
+
+def _flag_for_desk(flag: Flag) -> dict[str, Any]:
+    """The span is in characters as Python counts them; the desk counts alike, by code points."""
+    return flag.model_dump(mode="json", include={"check", "severity", "message", "span_start", "span_end"})
 
 
 def _decided(view: PairView) -> str:

@@ -12,7 +12,8 @@ function show(view) {
   find('.face').replaceChildren(images.get(view.image) ?? 'The image is missing');
   find('.topic').textContent = view.topic;
   find('.question').textContent = view.question;
-  find('.answer').textContent = view.answer;
+  find('.answer').replaceChildren(...markedAnswer(view));
+  find('.flags').replaceChildren(...view.flags.map(flagItem));
   find('.reading').scrollTop = 0;
   const badge = find('.badge');
   badge.className = 'badge ' + view.status;
@@ -23,6 +24,32 @@ function show(view) {
   desk.dataset.pair = view.id;
   showReasons();
   shownAt = performance.now();
+}
+
+// The answer with its flagged spans marked; where spans overlap, the most severe flag gives the colour. Spans count code
+// points, as Python does, and a JavaScript string counts an emoji as two.
+function markedAnswer({ answer, flags }) {
+  const points = Array.from(answer);
+  const spans = flags.filter((flag) => flag.span_start !== null && flag.span_end <= points.length);
+  const cuts = new Set([0, points.length, ...spans.flatMap((flag) => [flag.span_start, flag.span_end])]);
+  const bounds = [...cuts].sort((a, b) => a - b);
+  return bounds.slice(1).map((end, index) => {
+    const start = bounds[index];
+    const text = points.slice(start, end).join('');
+    const over = spans.filter((flag) => flag.span_start <= start && flag.span_end >= end);
+    if (!over.length) return text;
+    const mark = Object.assign(document.createElement('mark'), { className: over[0].severity, textContent: text });
+    mark.title = over.map((flag) => capital(flag.check) + ': ' + flag.message).join('\n');
+    return mark;
+  });
+}
+
+function flagItem({ check, severity, message }) {
+  const item = Object.assign(document.createElement('li'), { className: severity });
+  const name = Object.assign(document.createElement('strong'), { textContent: capital(check) });
+  const level = Object.assign(document.createElement('span'), { className: 'level', textContent: severity });
+  item.append(level, name, ' ' + message);
+  return item;
 }
 
 function chip([name, value]) {
@@ -58,9 +85,9 @@ function panelContent() {
       ? ['Waiting for the server', 'The next pairs come as soon as it answers again.']
       : ['Loading the next pairs', 'One moment.'];
   }
-  const totals = total(counts, filter.attribute);
+  const totals = total(filter.attribute);
   const all = () => choose({ attribute: '' });
-  if (!Object.values(total(counts, '')).some(Boolean)) {
+  if (!Object.values(total('', counts.all)).some(Boolean)) {
     return [
       'No pairs yet',
       'Run “python -m annotation seed” for a set of rendered faces, then look again.',
@@ -68,6 +95,14 @@ function panelContent() {
     ];
   }
   const again = ['Look again', restart];
+  if (onlyFlagged() && !Object.values(total('')).some(Boolean)) {
+    return [
+      'No flagged pairs',
+      'Nothing was found, or nothing was checked yet: run “python -m annotation check”, then look again.',
+      ['Show all pairs', () => choose({ order: props.orders[0] })],
+      again,
+    ];
+  }
   const widen = filter.attribute ? [['Show all attributes', all]] : [];
   if (filter.status === 'pending') {
     const skipped = totals.skipped ? [['Look at the skipped ones', () => choose({ status: 'skipped' })]] : [];
@@ -81,7 +116,10 @@ function panelContent() {
   return ['No ' + filter.status + ' pairs here', 'Choose another filter.', pending, ...widen];
 }
 
-function total(of, attribute) {
+const onlyFlagged = () => filter.order === props.orders.at(-1);
+
+// How many pairs of an attribute (or all) there are by status; only flagged ones while only those are shown.
+function total(attribute, of = onlyFlagged() ? counts.flagged : counts.all) {
   const sum = Object.fromEntries(props.statuses.map((status) => [status, 0]));
   for (const [name, numbers] of Object.entries(of)) {
     if (attribute && name !== attribute) continue;
@@ -91,7 +129,7 @@ function total(of, attribute) {
 }
 
 function showCounts() {
-  const sum = total(counts, filter.attribute);
+  const sum = total(filter.attribute);
   const all = Object.values(sum).reduce((a, b) => a + b, 0);
   const done = all - sum.pending - sum.skipped;
   desk.dataset.total = all;
@@ -157,6 +195,7 @@ function fillFilters() {
   const attributes = props.attributes.map(([value, topic]) => option(value, capital(topic)));
   find('select.attribute').replaceChildren(option('', 'All attributes'), ...attributes);
   find('select.status').replaceChildren(...props.statuses.map((status) => option(status, capital(status))));
+  find('select.order').replaceChildren(...props.orders.map((order) => option(order, capital(order))));
   for (const item of find('select.status').options) item.dataset.name = item.textContent;
   const reasons = props.reasons.map((reason, index) => {
     const button = Object.assign(document.createElement('button'), { type: 'button' });

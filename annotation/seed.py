@@ -90,8 +90,8 @@ def open_seeded(settings: Settings) -> Store:
 def seed(store: Store, count: int) -> int:
     """Store the first `count` faces with their pairs, decisions and truth; return how many pairs were new.
 
-    Everything enters the database in one transaction, so that a crash leaves it either seeded or as it was. Faces that
-    are there already are not rendered again.
+    Everything enters the database in one transaction, flags too, so that a crash leaves it either seeded or as it was.
+    Faces that are there already are not rendered again.
     """
     there = store.sources()
     missing = [number for number in range(count) if _source(number) not in there]
@@ -102,7 +102,7 @@ def seed(store: Store, count: int) -> int:
         images.append(_image(rendered, drafts))
         truth.extend(_truth(rendered.sha256, attribute, made) for attribute, made in drafts.items())
     _add_truth(store.data_dir / TRUTH_FILE, truth)
-    return store.ingest(images)
+    return store.ingest(images, check=True)
 
 
 def draft(face: Face, attribute: Attribute, rng: random.Random) -> Draft:

@@ -7,37 +7,61 @@ add up to. It is refused with a `StaleError` when the pair has changed since the
 UUID twice stores it once. A store may be used from several threads, and a data directory by several processes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import sqlalchemy as sa
 from alembic.util.exc import CommandError
 from PIL import Image as Pictures
 from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
+from annotation.checks.findings import Finding
+from annotation.checks.flags import (
+    Checkable,
+    check_again,
+    checkable,
+    checkable_after,
+    count_flagged,
+    count_flags,
+    flags_of,
+    replace_flags,
+    suspicion,
+    texts_of,
+)
+from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
 from annotation.images import put_image
-from annotation.ingest import insert_images
+from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
     CURATED,
-    FREE_QUESTION,
     Decision,
     DecisionInput,
     Flag,
     Image,
     ImageInput,
+    Label,
     Pair,
     Snapshot,
     Status,
 )
+from annotation.review_queue import Order, count_pairs, next_pairs
 from annotation.snapshots import take_snapshot
+from annotation.statistics.generation_stats import (
+    Costs,
+    TaskCounts,
+    read_costs,
+    read_flagged,
+    read_flags,
+    read_task_counts,
+)
+from annotation.statistics.group_stats import GroupStats, read_group_stats
+from annotation.teaching.ledger import Ledger
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.data import Attribute
 from facellm.errors import ConfigError, DataError
@@ -48,18 +72,24 @@ DATABASE = "studio.db"
 
 @dataclass(frozen=True)
 class PairView:
-    """A pair as a reviewer sees it: its image and labels, and the decision that stands, if any."""
+    """A pair as a reviewer sees it: its image, labels and flags, and the decision that stands, if any."""
 
     pair: Pair
     image: Image
     labels: dict[str, str]
     decision: Decision | None
+    flags: tuple[Flag, ...]  # the most severe first
 
     @property
     def answer(self) -> str:
         """The text to show: the edited one where an edit stands, else the draft."""
         edited = self.decision.text if self.decision else None
         return self.pair.answer if edited is None else edited
+
+    @property
+    def suspicion(self) -> int:
+        """By what the queue puts the most suspicious pairs first; 0 without a flag."""
+        return suspicion(flag.severity for flag in self.flags)
 
 
 class Store:
@@ -69,6 +99,7 @@ class Store:
         """Use `Store.open`, which also migrates."""
         self._engine = engine
         self.data_dir = data_dir
+        self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
 
     @classmethod
     def open(cls, data_dir: Path) -> "Store":
@@ -102,13 +133,22 @@ class Store:
         """
         return put_image(self.data_dir, data, suffix)
 
-    def ingest(self, images: Sequence[ImageInput]) -> int:
+    def ingest(self, images: Sequence[ImageInput], *, check: bool = False) -> int:
         """Add images with their labels and pairs in one transaction; return how many pairs were new.
 
         What is there already stays as it is, so the same call twice adds nothing the second time.
+
+        Args:
+            images: with their labels and pairs.
+            check: flag the new pairs in the same transaction, by the checks that need no other answers.
         """
         with writing(self._engine) as session:
-            return insert_images(session, images)
+            last = session.exec(select(func.max(Pair.id))).one() or 0
+            added = insert_images(session, images)
+            if check:
+                ids = session.exec(select(Pair.id).where(col(Pair.id) > last)).all()
+                check_again(session, [pair_id for pair_id in ids if pair_id is not None])
+            return added
 
     def add_exchange(
         self,
@@ -141,6 +181,17 @@ class Store:
         with writing(self._engine) as session:
             return insert_exchange(session, image)
 
+    def ingest_and_tell(self, images: Sequence[ImageInput]) -> Ingested:
+        """As `ingest`, but tell all that was new, and which labels contradict stored ones of the same source."""
+        with writing(self._engine) as session:
+            return insert_and_tell(session, images)
+
+    def images(self, sha256s: Collection[str]) -> dict[str, Image]:
+        """The images of these SHA-256 hashes, at most some thousands, by their hash; unknown ones are left out."""
+        with reading(self._engine) as session:
+            found = session.exec(select(Image).where(col(Image.sha256).in_(sha256s)))
+            return {image.sha256: image for image in found}
+
     def sources(self) -> set[str]:
         """Where the images came from, one entry for each image."""
         with reading(self._engine) as session:
@@ -158,24 +209,35 @@ class Store:
         *,
         attribute: Attribute | Literal["free question"] | None = None,
         status: Status = Status.PENDING,
+        order: Order = Order.STORED,
         after: int = 0,
+        below: int | None = None,
         exclude: Iterable[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
-        """The next pairs to look at: the eight pairs of one face follow each other.
+        """The next pairs to look at: the eight pairs of one face follow each other, unless the order says otherwise.
 
         Args:
             attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
             status: only pairs of this status.
+            order: whether the most suspicious pairs come first, and whether those without a flag come at all.
             after: only pairs that come after the pair of this id.
+            below: the suspicion of that pair; None, with `after` 0, begins at the start. In order it is not heeded.
             exclude: ids that the caller has already.
             limit: at most so many.
         """
-        query = select(Pair).where(Pair.status == status, col(Pair.id) > after, col(Pair.id).not_in(list(exclude)))
-        if attribute is not None:
-            query = query.where(Pair.attribute == (None if attribute == FREE_QUESTION else attribute))
         with reading(self._engine) as session:
-            return _views(session, session.exec(query.order_by(col(Pair.id)).limit(limit)).all())
+            pairs = next_pairs(
+                session,
+                attribute=attribute,
+                status=status,
+                order=order,
+                after=after,
+                below=below,
+                exclude=exclude,
+                limit=limit,
+            )
+            return _views(session, pairs)
 
     def pairs(self, ids: Iterable[int]) -> list[PairView]:
         """The pairs of these ids, in the order of their ids; unknown ids are left out."""
@@ -192,7 +254,17 @@ class Store:
         """
         with writing(self._engine) as session:
             stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
-            return stored or append_decision(session, reviewer, decision)
+            if stored is not None:
+                return stored
+            before = session.exec(select(Pair.status).where(Pair.id == decision.pair_id)).first()
+            event = append_decision(session, reviewer, decision)
+            if before is Status.EDITED or self._is_edited(session, decision.pair_id):
+                check_again(session, [decision.pair_id])  # another text stands now
+            return event
+
+    @staticmethod
+    def _is_edited(session: Session, pair_id: int) -> bool:
+        return session.exec(select(Pair.status).where(Pair.id == pair_id)).one() is Status.EDITED
 
     def history(self, reviewer: str, *, limit: int = 200) -> list[Decision]:
         """The reviewer's decisions that can still be undone, newest first, at most `limit` of them."""
@@ -205,20 +277,49 @@ class Store:
         with reading(self._engine) as session:
             return events_of(session, [pair_id])[pair_id]
 
+    # Checking
+
+    def checkable(self, *, ids: Collection[int] | None = None, after: int = 0, limit: int = 500) -> list[Checkable]:
+        """Pairs as the automatic checks see them: those of these ids, or the next ones after an id."""
+        with reading(self._engine) as session:
+            return checkable_after(session, after, limit) if ids is None else checkable(session, ids)
+
+    def standing_texts(self, attribute: Attribute | None) -> tuple[list[int], list[str]]:
+        """All ids of an attribute's pairs (None: free questions) in ascending order, and the texts that stand."""
+        with reading(self._engine) as session:
+            return texts_of(session, attribute)
+
+    def replace_flags(
+        self, checks: Collection[str], found: Mapping[int, Sequence[Finding]], revisions: Mapping[int, int]
+    ) -> set[int]:
+        """Make these checks' flags of these pairs be these findings, in one transaction.
+
+        Args:
+            checks: flags of other checks stay as they are.
+            found: pair id → findings; a pair without any loses its flags.
+            revisions: pair id → the revision that was checked.
+
+        Returns:
+            The pairs that were decided about meanwhile: they are left as they are.
+        """
+        with writing(self._engine) as session:
+            return replace_flags(session, checks, found, revisions)
+
     # Counting
 
-    def counts(self) -> dict[Attribute | None, dict[Status, int]]:
-        """How many pairs there are, by attribute (None: free questions) and status; zeros are not left out."""
-        counts = {attribute: dict.fromkeys(Status, 0) for attribute in (*Attribute, None)}
+    def counts(self, *, flagged: bool = False) -> dict[Attribute | None, dict[Status, int]]:
+        """How many pairs (or how many with a flag) there are, by attribute (None: free questions) and status."""
         with reading(self._engine) as session:
-            query = select(Pair.attribute, Pair.status, func.count()).group_by(col(Pair.attribute), col(Pair.status))
-            for attribute, status, number in session.exec(query):
-                counts[attribute][Status(status)] = number
-        return counts
+            return count_pairs(session, flagged=flagged)
 
     def accepted_counts(self) -> dict[Attribute | None, int]:
         """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
+
+    def label_values(self, name: str) -> set[str]:
+        """The values that a label has, such as the ages that there are."""
+        with reading(self._engine) as session:
+            return set(session.exec(select(Label.value).where(Label.name == name).distinct()).all())
 
     def image_count(self) -> int:
         """How many images there are."""
@@ -227,14 +328,38 @@ class Store:
 
     def flag_counts(self) -> dict[str, int]:
         """How many pairs each check has flagged."""
-        query = select(Flag.check, func.count(sa.distinct(col(Flag.pair_id)))).group_by(Flag.check)
         with reading(self._engine) as session:
-            return dict(session.exec(query.order_by(Flag.check)).all())
+            return count_flags(session)
 
     def flagged_count(self) -> int:
         """How many pairs have a flag."""
         with reading(self._engine) as session:
-            return session.exec(select(func.count(sa.distinct(col(Flag.pair_id))))).one()
+            return count_flagged(session)
+
+    def flags_by_attribute(self) -> dict[str, dict[str, int]]:
+        """How many pairs each check has flagged, by attribute; what has none is left out."""
+        with reading(self._engine) as session:
+            return read_flags(session)
+
+    def flagged_by_attribute(self) -> dict[str, int]:
+        """How many pairs have a flag, by attribute; what has none is left out."""
+        with reading(self._engine) as session:
+            return read_flagged(session)
+
+    def task_counts(self) -> TaskCounts:
+        """What has come of all that teachers were asked, by attribute and by teacher."""
+        with reading(self._engine) as session:
+            return read_task_counts(session)
+
+    def costs(self) -> Costs:
+        """What the teachers' answers have cost, by teacher, by model, by attribute and by purpose."""
+        with reading(self._engine) as session:
+            return read_costs(session)
+
+    def group_stats(self) -> GroupStats:
+        """Images, answers, refusals and flags by group of faces, and the groups that stand out."""
+        with reading(self._engine) as session:
+            return read_group_stats(session)
 
     def reviewer_counts(self) -> dict[str, int]:
         """How many events each reviewer has made, undone ones and undoes too."""
@@ -304,7 +429,22 @@ def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
     image_ids = {pair.image_id for pair in pairs}
     images = {image.id: image for image in session.exec(select(Image).where(col(Image.id).in_(image_ids)))}
     labels = labels_of(session, image_ids)
-    events = events_of(session, [pair.id for pair in pairs if pair.id is not None])
+    ids = [pair.id for pair in pairs if pair.id is not None]
+    events, flags = events_of(session, ids), flags_of(session, ids)
     return [
-        PairView(pair, images[pair.image_id], labels[pair.image_id], standing(events[pair.id or 0])) for pair in pairs
+        PairView(
+            pair,
+            images[pair.image_id],
+            labels[pair.image_id],
+            standing(events[pair.id or 0]),
+            tuple(_as_shown(flag, pair.status) for flag in flags[pair.id or 0]),
+        )
+        for pair in pairs
     ]
+
+
+def _as_shown(flag: Flag, status: Status) -> Flag:
+    """A judge quotes the draft, so where an edit stands its span would mark other words."""
+    if status is not Status.EDITED or flag.check in PAIR_CHECKS:
+        return flag
+    return flag.model_copy(update={"span_start": None, "span_end": None})

@@ -1,9 +1,10 @@
 """Draw the README's pictures: make screenshots
 
 Starts the app on a fresh data directory, goes through the loop in headless Chromium as a newcomer would, with a short
-training run, and saves docs/images/*.png at 1366×768.
+training run, and saves docs/images/*.png at 1366×768. The teacher of the Dataset tab is the tests' server.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,9 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests"))
+from teacher_server import TeacherServer  # noqa: E402 - after the path to it
+
 IMAGES = ROOT / "docs" / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 TRAINING_LIMIT = 15 * 60 * 1000  # milliseconds
@@ -28,8 +32,10 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, TeacherServer(latency_s=2.5, share_refused=0.03) as teacher:
+        teachers = {"vLLM at home": {"base_url": teacher.base_url, "model": "teacher", "price": [0.2, 0.8]}}
         environment = os.environ | {"FACELLM_DATA_DIR": folder, "GRADIO_SERVER_PORT": port}
+        environment["FACELLM_TEACHERS"] = json.dumps(teachers)
         command = [sys.executable, "app.py"]
         with (
             subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as app,
@@ -62,8 +68,16 @@ def walk(page: Any, url: str) -> None:
 
     page.get_by_role("tab", name="Review").click()
     page.locator("#review-desk").get_by_role("button", name="Accept").wait_for()
-    page.wait_for_timeout(800)
+    page.select_option("#review-desk select.order", "most suspicious first")
+    page.wait_for_timeout(1500)
     page.screenshot(path=IMAGES / "review.png")
+
+    page.get_by_role("tab", name="Dataset").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.get_by_text("left", exact=False).first.wait_for()
+    page.wait_for_timeout(9000)
+    page.screenshot(path=IMAGES / "dataset.png")
+    page.get_by_role("button", name="Stop", exact=True).click()
 
     page.get_by_role("tab", name="Fine-tune").click()
     page.get_by_role("button", name="Fine-tune", exact=True).click()

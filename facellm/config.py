@@ -12,7 +12,13 @@ from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    YamlConfigSettingsSource,
+)
 
 from facellm.errors import ConfigError
 
@@ -27,17 +33,14 @@ REAL_BASE = "OpenGVLab/InternVL3-1B-hf"
 REAL_CHECKPOINTS = {"FaceLLM-1B": "Idiap/FaceLLM-1B#model"}  # beside it, where there is a GPU
 
 
-class RemoteServer(BaseModel):
-    """A model of an OpenAI-compatible server, as a pane of the chat."""
+class Endpoint(BaseModel):
+    """A model of an OpenAI-compatible server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str = Field(min_length=1, description="Such as http://127.0.0.1:8000/v1.")
     model: str = Field(min_length=1, description="The model's name there.")
     key_variable: str | None = Field(default=None, description="The environment variable that holds the key.")
-    adapters: dict[str, str] = Field(
-        default_factory=dict, description="LoRA adapters that it is to load, by name: paths on that server (vLLM)."
-    )
 
     @property
     def api_key(self) -> str | None:
@@ -51,9 +54,25 @@ class RemoteServer(BaseModel):
         if not (key := os.environ.get(self.key_variable)):
             raise ConfigError(
                 f"The variable {self.key_variable}, which is to hold the key for {self.base_url}, is not set. "
-                "Set it, or take key_variable out of space_config.yaml."
+                "Set it, or do without key_variable if that server needs no key."
             )
         return key
+
+
+class RemoteServer(Endpoint):
+    """One that answers in a pane of the chat."""
+
+    adapters: dict[str, str] = Field(
+        default_factory=dict, description="LoRA adapters that it is to load, by name: paths on that server (vLLM)."
+    )
+
+
+class TeacherEndpoint(Endpoint):
+    """One that writes question-answer pairs."""
+
+    price: tuple[float, float] | None = Field(
+        default=None, description="USD per million input and output tokens, where prices.json does not know the model."
+    )
 
 
 class Settings(BaseSettings):
@@ -68,6 +87,7 @@ class Settings(BaseSettings):
     quantization: Literal["none", "8bit", "4bit"] = "none"
     checkpoints: dict[str, str] = Field(default_factory=dict)
     remotes: dict[str, RemoteServer] = Field(default_factory=dict)
+    teachers: dict[str, TeacherEndpoint] = Field(default_factory=dict)
     reviewer: str = Field(default="reviewer", min_length=1)
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     max_image_mb: float = Field(default=10, gt=0)
@@ -97,6 +117,11 @@ class Settings(BaseSettings):
     def snapshots_dir(self) -> Path:
         """One JSONL file of examples for each snapshot."""
         return self.data_dir / "snapshots"
+
+    @property
+    def command_environment(self) -> dict[str, str]:
+        """The environment for a command of ours that is to work on the same data directory."""
+        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir)}
 
     @property
     def is_remote_only(self) -> bool:
@@ -189,6 +214,8 @@ def load_settings() -> Settings:
             f"The setting {name} is not usable ({first['msg']}; found {first['input']!r}). "
             f"Correct it in {CONFIG_FILE.name} or in the variable FACELLM_{name.partition('.')[0].upper()}."
         ) from error
+    except SettingsError as error:  # a variable that should hold JSON
+        raise ConfigError(f"A FACELLM_ variable cannot be read: {error}. Expected JSON, such as {{}}.") from error
     except (yaml.YAMLError, KeyError) as error:
         raise ConfigError(f"{CONFIG_FILE.name} cannot be read: {error}. Expected the sections card and app.") from error
     return settings.model_copy(update={"data_dir": settings.data_dir.resolve()})

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a data directory of their own, a tiny model, a headless browser."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -33,6 +34,18 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(probe.getsockname()[1]))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_running_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let a test call asyncio.run: Playwright's loop stays marked as running in this thread, also between its tests."""
+    if "browser" in request.fixturenames:
+        yield
+        return
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(running)
 
 
 @pytest.fixture(scope="session")

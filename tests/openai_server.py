@@ -69,6 +69,7 @@ class OpenAIServer:
         self.redirect_to = ""
         self.finish_reason = "stop"
         self.refusal: str | None = None
+        self.answer: Callable[[dict[str, Any]], str] | None = None  # of a request's body; words unless given
         self.reasoning_only = False  # as a model that thinks until its tokens are used up
         self.logprobs: str = "yes"  # "no" leaves them out, "refuse" answers 400 to who asks for them
         self.cold_noise = 0.0  # added to log-probabilities when a prompt comes for the first time
@@ -230,12 +231,14 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
                 self._stream(received)
             else:
                 words = server.words(body)
-                message = {"role": "assistant", "content": "".join(words), "refusal": server.refusal}
+                content = server.answer(body) if server.answer else "".join(words)
+                message = {"role": "assistant", "content": content, "refusal": server.refusal}
                 choice = {"index": 0, "message": message, "finish_reason": self._finish(body, words), "logprobs": None}
                 if body.get("logprobs") and server.logprobs == "yes":
                     choice["logprobs"] = {"content": self._logprobs(body, words)}
                 answer = {"id": "1", "object": "chat.completion", "created": 1, "model": body["model"]}
-                self._json(200, answer | {"choices": [choice]})
+                usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+                self._json(200, answer | {"choices": [choice], "usage": usage})
 
         def _logprobs(self, body: dict[str, Any], words: list[str]) -> list[dict[str, Any]]:
             prompt = json.dumps([body["model"], body["messages"]])

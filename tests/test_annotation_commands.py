@@ -38,7 +38,8 @@ def test_stats_and_snapshot_of_the_seeded_data(data_dir: Path) -> None:
     numbers = json.loads(stats.stdout)
     assert (numbers["images"], numbers["pairs"], numbers["pending"]) == (3, 24, 8)
     assert numbers["accepted"] + numbers["edited"] + numbers["rejected"] == 16
-    assert (numbers["skipped"], numbers["flagged"], numbers["snapshots"]) == (0, 0, [])
+    assert (numbers["skipped"], numbers["flagged"], numbers["snapshots"]) == (0, 3, [])
+    assert numbers["flags"] == {"contradiction": 3}
     assert numbers["reviewers"] == {"demo": 16}
     assert sum(sum(of.values()) for of in numbers["attributes"].values()) == 24
 
@@ -139,7 +140,7 @@ def test_models_that_never_met_are_pointed_out(data_dir: Path) -> None:
     assert "never compared" in annotation("ranking").stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [[], ["snapshot"], ["stats"], ["seed"], ["votes"], ["ranking"]])
+@pytest.mark.parametrize("arguments", [[], ["snapshot"], ["stats"], ["check"], ["seed"], ["votes"], ["ranking"]])
 def test_everything_has_help(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--help"])
     assert result.exit_code == 0

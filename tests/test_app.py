@@ -19,7 +19,7 @@ import pytest
 
 from annotation.models import Status
 from annotation.store import Store
-from facellm import jobs
+from facellm import faces, jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("app")]
@@ -145,7 +145,7 @@ def decided(data_dir: Path) -> dict[Status, int]:
         store.close()
 
 
-@pytest.mark.parametrize("name", ["Chat", "Review", "Fine-tune"])
+@pytest.mark.parametrize("name", ["Chat", "Dataset", "Review", "Fine-tune"])
 def test_a_phone_shows_all_of_it(studio: Studio, browser: Any, name: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()
@@ -164,6 +164,28 @@ def test_a_reload_opens_the_tab_that_was_open(page: Any) -> None:
     page.reload()
     page.wait_for_selector(".desk:visible")
     assert page.get_by_role("tab", name="Review").get_attribute("aria-selected") == "true"
+
+
+def test_the_dataset_tab_counts_what_there_is_when_it_is_opened(page: Any, studio: Studio) -> None:
+    open_tab(page, "Dataset")
+    page.locator("#data-summary").get_by_text("24 images · 192 pairs").wait_for()
+    page.locator("#data-plot svg").get_by_text("structure").wait_for()
+    store = Store.open(studio.data_dir)
+    pending = store.counts()[None][Status.PENDING]
+    store.add_exchange(
+        [faces.render(faces.sample(1), 64)],
+        "Who?",
+        "A face.",
+        attribute=None,
+        teacher="t",
+        teacher_source="t",
+        parameters="{}",
+    )
+    assert store.counts()[None][Status.PENDING] == pending + 1
+    store.close()
+    open_tab(page, "Review")
+    open_tab(page, "Dataset")
+    page.locator("#data-summary").get_by_text("25 images · 193 pairs").wait_for()
 
 
 def test_a_taken_port_is_one_line_before_anything_is_written(studio: Studio, data_dir: Path) -> None:

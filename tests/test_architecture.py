@@ -16,6 +16,7 @@ MODULES = sorted(
 # that the first start is seeded with.
 SHARED = {"facellm.config", "facellm.errors", "facellm.data", "facellm.faces", "facellm.face_text"}
 SHARED |= {"facellm.votes", "facellm.ranking"}
+SHARED |= {"facellm.remote_server"}  # a teacher is asked as a remote pane is: one key to one place
 TORCH = {"torch", "torchvision", "transformers", "peft", "accelerate", "safetensors"}
 MODEL_SIDE = {"adapters", "calibration", "checkpoint", "collate", "decoding", "gated_lora", "inputs", "kv_cache"}
 MODEL_SIDE |= {"loaded", "model", "row_text", "sampling", "train"}

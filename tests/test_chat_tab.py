@@ -550,6 +550,7 @@ def test_one_pane_answers_again_by_its_own_settings_and_the_other_stays(page: An
     page.locator("#chat-settings input[type=number]").first.fill("1.5")
     page.keyboard.press("Tab")
     page.wait_for_selector(".chat-pane label:has-text('tuned · own settings')")
+    page.wait_for_timeout(700)  # the label comes with the first of two events, the number with the second
     page.hover(".chat-pane >> nth=1")
     page.click(".chat-pane >> nth=1 >> button[title=Retry]")
     last = "[...document.querySelectorAll('.chat-pane')][1].querySelector('[data-testid=bot]').innerText"

@@ -86,6 +86,24 @@ def test_remotes_and_checkpoints_come_from_the_environment_too(monkeypatch: pyte
         load_settings()
 
 
+def test_teachers_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = '{"vllm": {"base_url": "http://127.0.0.1:8000/v1", "model": "m", "key_variable": "K", "price": %s}}'
+    monkeypatch.setenv("FACELLM_TEACHERS", teacher % "[0.1, 0.5]")
+    settings = load_settings()
+    assert (settings.teachers["vllm"].model, settings.teachers["vllm"].price) == ("m", (0.1, 0.5))
+    with pytest.raises(ConfigError, match="The variable K, which is to hold the key"):
+        _ = settings.teachers["vllm"].api_key
+    monkeypatch.setenv("FACELLM_TEACHERS", teacher % "[1]")
+    with pytest.raises(ConfigError, match="FACELLM_TEACHERS"):
+        load_settings()
+
+
+def test_a_command_works_on_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FACELLM_SEED_FACES", "7")
+    environment = Settings(data_dir=tmp_path).command_environment
+    assert (environment["FACELLM_DATA_DIR"], environment["FACELLM_SEED_FACES"]) == (str(tmp_path), "7")
+
+
 def test_a_command_takes_an_adapter_by_its_name(data_dir: Path) -> None:
     settings = load_settings()
     folder = data_dir / "runs" / "run-1" / "adapter"

@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 from PIL import Image
 
-from annotation.__main__ import stats
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Status
 from annotation.seed import seed
+from annotation.statistics.stats import stats
 from annotation.store import PairView, Store
 from facellm.data import Attribute, content_hash, open_image, read_examples
 from facellm.errors import DataError, ImageError

@@ -41,6 +41,11 @@ def test_the_tree_is_the_disk() -> None:
         for path in (ROOT / package).glob("*.py")
         if path.name != "__init__.py"
     }
+    modules |= {
+        path.parent.relative_to(ROOT).as_posix()
+        for package in ("facellm", "annotation")
+        for path in (ROOT / package).glob("*/__init__.py")
+    }
     assert sorted(modules - listed) == [], "the README leaves out modules"
 
 
@@ -74,7 +79,7 @@ def test_every_command_is_described(command: str) -> None:
 
 
 def test_every_command_it_names_exists() -> None:
-    named = set(re.findall(r"python -m ((?:facellm|annotation)(?: [a-z]+)+)", README))
+    named = set(re.findall(r"python -m ((?:facellm|annotation)(?: [a-z]+(?:-[a-z]+)*)+)", README))
     assert named
     assert sorted(name for name in named if name not in COMMANDS) == []
 

@@ -14,7 +14,9 @@ import gradio as gr
 import pytest
 from PIL import Image
 
+from annotation.checks.checking import CHECKS
 from annotation.models import Action, Decision, DecisionInput, Reason, Status
+from annotation.review_queue import Order
 from annotation.review_tab import build_review_tab
 from annotation.seed import seed
 from annotation.store import Store
@@ -412,6 +414,124 @@ def test_without_a_pair_the_desk_says_what_to_do(browser: Any, data_dir: Path) -
     app.close()
     empty.close()
 
+
+def test_flags_are_shown_with_their_words_marked_and_sort_the_queue(desk: Desk, store: Store) -> None:
+    desk.page.select_option("select.order", "most suspicious first")
+    flagged = [view.pair.id for view in store.queue(order=Order.FLAGGED, limit=50)]
+    desk.page.wait_for_function(f"document.querySelector('.desk').dataset.pair === '{flagged[0]}'")
+    assert len(flagged) >= 2
+    shown = []
+    for expected in flagged:
+        view = store.pairs([desk.pair])[0]
+        assert view.pair.id == expected
+        assert desk.page.locator(".answer").text_content() == view.answer
+        assert [item.split()[0] for item in desk.page.locator(".flags li strong").all_text_contents()] == [
+            flag.check.split()[0].capitalize() for flag in view.flags
+        ]
+        marked = [view.answer[flag.span_start : flag.span_end] for flag in view.flags if flag.span_start is not None]
+        assert desk.page.locator(".answer mark").all_text_contents() == marked
+        shown.append(desk.press("a"))
+    assert shown == flagged
+    assert desk.page.locator(".answer mark, .flags li").count() == 0, "the pairs without a flag follow"
+    while desk.page.get_attribute(".desk", "data-state") != "empty":
+        if desk.page.get_attribute(".desk", "data-state") == "showing":
+            shown.append(desk.press("a"))
+    assert sorted(shown) == [*range(17, 25), *range(41, 49), *range(65, 73)], "each pair once"
+    desk.wait_until_saved()
+
+
+def test_only_flagged_pairs_with_their_own_counts(desk: Desk, store: Store) -> None:
+    desk.page.select_option("select.order", "only flagged ones")
+    pending = store.counts(flagged=True)
+    flagged = sum(of[Status.PENDING] for of in pending.values())
+    desk.page.wait_for_selector(f"select.status option:has-text('Pending ({flagged})')", state="attached")
+    for _ in range(flagged):
+        desk.wait_for_state("showing")  # the number is known before the first pair comes
+        desk.press("s")
+    desk.wait_for_state("empty")
+    desk.wait_until_saved()
+    desk.page.reload()
+    desk.wait_for_state("empty")
+    assert desk.page.input_value("select.order") == "only flagged ones"
+    assert desk.text(".panel-text") == f"{flagged} of them were skipped."
+
+
+def test_without_flags_the_desk_says_how_to_get_them(browser: Any, data_dir: Path) -> None:
+    unchecked = Store.open(data_dir)
+    seed(unchecked, 3)
+    ids = [pair.pair_id for pair in unchecked.checkable()]
+    unchecked.replace_flags(CHECKS, {}, {pair.pair_id: pair.revision for pair in unchecked.checkable(ids=ids)})
+    with gr.Blocks(analytics_enabled=False) as app:
+        build_review_tab(unchecked, "ana")
+    page = browser.new_page()
+    Desk(page, serve(app))
+    page.select_option("select.order", "only flagged ones")
+    page.wait_for_selector(".desk[data-state=empty]")
+    assert page.locator(".panel-title").inner_text() == "No flagged pairs"
+    assert "python -m annotation check" in page.locator(".panel-text").inner_text()
+    page.get_by_role("button", name="Show all pairs").click()
+    page.wait_for_selector(".desk[data-state=showing]")
+    page.close()
+    app.close()
+    unchecked.close()
+
+
+def test_an_edit_and_its_undo_show_the_flags_of_the_text_that_stands(desk: Desk, store: Store) -> None:
+    view = store.pairs([desk.pair])[0]
+    text = "🙂🙂 According to the label, <b>this</b> is so."
+    desk.press("e")
+    desk.page.fill(".editor", text)
+    desk.page.keyboard.press("Control+Enter")
+    desk.wait_until_saved()
+    desk.page.select_option("select.status", "edited")
+    desk.page.select_option("select.order", "only flagged ones")
+    desk.page.wait_for_function(f"document.querySelector('.desk').dataset.pair === '{view.pair.id}'")
+    assert desk.page.locator(".answer").text_content() == text
+    (flag,) = [one for one in store.pairs([view.pair.id])[0].flags if one.check == "leak"]
+    marked = desk.page.locator(".answer mark").first
+    assert marked.text_content() == text[flag.span_start : flag.span_end] == "According to the label"
+    assert desk.page.locator(".answer b").count() == 0
+    assert "label" in marked.get_attribute("title")
+    desk.press("z")
+    desk.wait_until_saved()
+    assert desk.page.locator(".answer").text_content() == view.answer
+    assert desk.page.locator(".answer mark").count() == sum(flag.span_start is not None for flag in view.flags)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_marked_words_can_be_read(browser: Any, url: str, theme: str) -> None:
+    page = browser.new_page(viewport=DESKTOP)
+    Desk(page, f"{url}?__theme={theme}")
+    page.select_option("select.order", "only flagged ones")
+    page.wait_for_selector(".answer mark")
+    assert page.evaluate(CONTRAST, ".answer mark") >= 4.5
+    assert page.evaluate(CONTRAST, ".flags li strong") >= 4.5
+    page.close()
+
+
+# Contrast of an element's text with all backgrounds below it blended, as WCAG counts it.
+CONTRAST = """selector => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d');
+    const element = document.querySelector(selector);
+    const layers = [];
+    for (let at = element; at; at = at.parentElement ?? at.getRootNode().host) {
+        layers.push(getComputedStyle(at).backgroundColor);
+    }
+    canvas.fillStyle = 'white';
+    for (const layer of ['white', ...layers.reverse()]) { canvas.fillStyle = layer; canvas.fillRect(0, 0, 1, 1); }
+    const light = () => {
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(value => {
+            const part = value / 255;
+            return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const below = light();
+    canvas.fillStyle = getComputedStyle(element).color;
+    canvas.fillRect(0, 0, 1, 1);
+    const text = light();
+    return (Math.max(text, below) + 0.05) / (Math.min(text, below) + 0.05);
+}"""
 
 IN_VIEW = """names => names.filter(name => {
     const box = document.querySelector(name).getBoundingClientRect();

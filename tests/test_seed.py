@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from annotation import seed
+from annotation.checks.checking import run_checks
+from annotation.checks.quality import PAIR_CHECKS
 from annotation.decisions import replay
 from annotation.models import Action, Status
 from annotation.rendering import render_faces
@@ -85,6 +87,19 @@ def test_the_demo_reviewer_has_decided_two_thirds_by_the_truth(store: Store, dat
         assert (view.decision.reason is not None) == (view.decision.action is Action.REJECT)
         if view.decision.action is not Action.REJECT:
             assert view.answer == planted["right_answer"]
+
+
+def test_seeded_pairs_have_the_flags_that_a_check_gives_them(store: Store, data_dir: Path) -> None:
+    seed.seed(store, 12)
+    truth = truth_of(data_dir)
+    flags = {}
+    for view in store.pairs(range(1, 97)):
+        mistaken = truth[view.image.sha256, view.pair.attribute.value]["mistake"] is not None
+        assert bool(view.flags) <= (mistaken and view.pair.status is not Status.EDITED), "an edit has put it right"
+        flags[view.pair.id] = [flag.id for flag in view.flags]
+    assert sum(map(bool, flags.values())) >= 8
+    run_checks(store, PAIR_CHECKS)
+    assert {view.pair.id: [flag.id for flag in view.flags] for view in store.pairs(flags)} == flags
 
 
 def test_seeding_again_adds_only_what_is_missing(store: Store, data_dir: Path) -> None:

@@ -1,0 +1,1 @@
+"""What comes in from elsewhere: FairFace and published pairs, row by row, bad rows listed."""

@@ -1,0 +1,1 @@
+"""What is in the data set, what it cost, and which groups stand out."""

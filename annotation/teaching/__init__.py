@@ -1,0 +1,1 @@
+"""Teachers at work: plans, requests, the ledger, batches, judges and probes."""

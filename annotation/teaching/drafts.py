@@ -1,0 +1,42 @@
+"""An answer as a draft: a pair that is added unless it is there.
+
+The one surprising fact: the same answer may be stored twice, by a run that died after its write and by the next one;
+the pair's identity decides, and the second time its id is looked up.
+"""
+
+from sqlalchemy.dialects.sqlite import insert
+from sqlmodel import Session, col, select
+
+from annotation.checks.findings import Facts
+from annotation.checks.flags import check_new
+from annotation.models import Pair, PairInput
+from annotation.teaching.ledger import Identity
+from facellm.data import Attribute
+
+
+def add_pair(
+    session: Session, image_id: int, labels: dict[str, str], attribute: Attribute, answer: str, identity: Identity
+) -> int:
+    """Add a pair unless it is there, checked as every answer is at once; return its id."""
+    pair = PairInput(
+        attribute=attribute,
+        question=attribute.question,
+        answer=answer,
+        teacher=identity.teacher,
+        prompt_version=identity.prompt_version,
+        parameters=identity.parameters,
+    )
+    row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
+    adding = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(Pair.id))
+    added = session.execute(adding).scalar()
+    if added is not None:
+        check_new(session, added, Facts(attribute, pair.question, answer, labels))
+        return added
+    found = select(Pair.id).where(
+        Pair.image_id == image_id,
+        Pair.attribute == attribute,
+        Pair.prompt_version == identity.prompt_version,
+        col(Pair.teacher) == identity.teacher,
+        Pair.parameters == identity.parameters,
+    )
+    return session.exec(found).one() or 0
