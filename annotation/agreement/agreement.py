@@ -17,7 +17,7 @@ import numpy as np
 from annotation.agreement.coefficients import Measure
 from annotation.agreement.ratings import EDITED, Ratings
 from annotation.agreement.resampling import CONFIDENCE, MOST_UNDEFINED, Interval, Subset, intervals, values
-from annotation.fairface import VALUES
+from annotation.fairface import VALUES, ethnicity
 from annotation.models import FREE_QUESTION
 from annotation.statistics.intervals import wilson
 from facellm.data import Attribute
@@ -32,7 +32,7 @@ _CORRECTED: Final = (Measure.COHEN, Measure.FLEISS, Measure.ALPHA)  # those that
 
 # A paradox of kappa is pointed out from here on.
 _MUCH_AGREEMENT: Final = 0.8
-_LITTLE_KAPPA: Final = 0.6
+_LITTLE_KAPPA: Final = 0.4
 _FAR_APART: Final = 0.2  # AC1 above kappa
 
 NOBODY: Final = "no pair has verdicts of two reviewers"
@@ -225,12 +225,12 @@ def _notes(total: Row, tables: Mapping[str, tuple[Row, ...]], lonely: int, toget
     for name, row in [(total.name, total), *parts]:
         for why in row.why:
             missing.setdefault(why, []).append(f"{name} ({row.faces})" if why == TOO_FEW else name)
-    return notes + [f"{why[0].upper()}{why[1:]}: {_listed(names)}." for why, names in missing.items()]
+    return notes + [_capital(why if names == [ALL] else f"{why}: {_listed(names)}") for why, names in missing.items()]
 
 
 def _place(group: str, name: str) -> str:
     """The name of a row where its table is not seen."""
-    return f"{group} {name}" if name == UNKNOWN else name
+    return f"{group} {name}" if name == UNKNOWN else ethnicity(name)
 
 
 def _paradox(row: Row) -> str:
@@ -240,15 +240,19 @@ def _paradox(row: Row) -> str:
     percent, kappa, ac1 = (row.estimates[each].value or 0.0 for each in (Measure.PERCENT, Measure.FLEISS, Measure.AC1))
     return (
         f"Reviewers agree in {percent:.0%}, yet kappa is only {kappa:.2f}: as {share:.0%} of the verdicts are {most}, "
-        f"chance alone would make them agree often, and kappa and alpha take that off (the kappa paradox); "
-        f"look at AC1, {ac1:.2f}, which hardly depends on how common a verdict is."
+        f"chance alone would make them agree often, and kappa and alpha take that off (the kappa paradox). Report "
+        f"Gwet's AC1, {ac1:.2f}, beside it: how common a verdict is hardly moves it."
     )
 
 
 def _paradox_of_parts() -> str:
     return (
-        "Much agreement and a low kappa, since nearly all verdicts are the same (the kappa paradox; look at AC1 there)"
+        "Much agreement and a low kappa, as nearly all verdicts are the same (the kappa paradox; report AC1 beside it)"
     )
+
+
+def _capital(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _listed(names: list[str], most: int = 12) -> str:

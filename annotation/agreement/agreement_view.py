@@ -36,7 +36,7 @@ def cells(row: Row) -> list[tuple[str, str]]:
 def _cell(measure: Measure, estimate: Estimate) -> tuple[str, str]:
     if estimate.value is None:
         return "–", ""
-    scale, digits = (100, 0) if measure is Measure.PERCENT else (1, 2)
+    scale, digits = (100, 1) if measure is Measure.PERCENT else (1, 2)
     value, unit = f"{scale * estimate.value:.{digits}f}", " %" if measure is Measure.PERCENT else ""
     if estimate.low is None or estimate.high is None:
         return value + unit, ""

@@ -90,7 +90,7 @@ class Subset:
         tables = np.zeros((pairs * size**2, weights.shape[1]))
         if pairs:
             tables[self._keys] = np.add.reduceat(weights[self._rows], self._starts, axis=0)
-        return np.moveaxis(tables.reshape(pairs, size, size, -1), 0, 2)
+        return np.moveaxis(tables.reshape(pairs, size, size, weights.shape[1]), 0, 2)
 
 
 def _added_up(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
