@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
+from annotation.agreement.ratings import Ratings, read_ratings
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -366,6 +367,11 @@ class Store:
         query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer).order_by(Decision.reviewer)
         with reading(self._engine) as session:
             return dict(session.exec(query).all())
+
+    def ratings(self) -> Ratings:
+        """The verdicts about all pairs that have those of at least two reviewers, for `measure_agreement`."""
+        with reading(self._engine) as session:
+            return read_ratings(session)
 
     # Snapshots
 

@@ -15,10 +15,10 @@ from typing import Any, Final
 import numpy as np
 
 from annotation.agreement.coefficients import Measure
-from annotation.agreement.ratings import EDITED, Ratings
+from annotation.agreement.ratings import Ratings
 from annotation.agreement.resampling import CONFIDENCE, MOST_UNDEFINED, Interval, Subset, intervals, values
 from annotation.fairface import VALUES, ethnicity
-from annotation.models import FREE_QUESTION
+from annotation.models import FREE_QUESTION, Action
 from annotation.statistics.intervals import wilson
 from facellm.data import Attribute
 
@@ -214,7 +214,7 @@ def _notes(total: Row, tables: Mapping[str, tuple[Row, ...]], lonely: int, toget
     if others:
         also = "The same goes for" if total.is_paradox else f"{_paradox_of_parts()}:"
         notes.append(f"{also} {_listed(others)}.")
-    if total.verdicts.get(EDITED):
+    if total.verdicts.get(Action.EDIT.value):
         notes.append("Two edits are the same verdict here, whatever their texts.")
     if lonely and together > lonely:
         notes.append(

@@ -6,15 +6,19 @@ Only pairs with the verdicts of at least two reviewers are read, and no settleme
 before. The one surprising fact: two edits are the same verdict, whatever their texts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import sqlalchemy as sa
+from sqlmodel import Session, col
 
+from annotation.models import FREE_QUESTION, Action, Pair, Verdict
+from annotation.new_pairs import GROUPS
+
+CATEGORIES: Final = tuple(action.value for action in Action if action.is_verdict)
 KEPT: Final = "kept"  # accepted or edited
-EDITED: Final = "edit"
-REJECTED: Final = "reject"
 
 
 @dataclass(frozen=True)
@@ -63,5 +67,36 @@ class Ratings:
 
     def kept_or_rejected(self) -> "Ratings":
         """The same with two categories: accepting and editing are one."""
-        rejected = np.array([name == REJECTED for name in self.categories])
-        return replace(self, category=rejected[self.category].astype(int), categories=(KEPT, REJECTED))
+        rejected = np.array([name == Action.REJECT.value for name in self.categories])
+        return replace(self, category=rejected[self.category].astype(int), categories=(KEPT, Action.REJECT.value))
+
+
+def read_ratings(session: Session) -> Ratings:
+    """All verdicts about pairs that have those of at least two reviewers."""
+    counted = sa.and_(col(Verdict.action).in_([Action(name) for name in CATEGORIES]), col(Verdict.settles).is_(False))
+    shared = sa.select(col(Verdict.pair_id)).where(counted).group_by(col(Verdict.pair_id)).having(sa.func.count() > 1)
+    # Read as text: making an enum of each of some 100,000 values would take longer than all the rest.
+    action, attribute = (sa.type_coerce(column, sa.String) for column in (col(Verdict.action), col(Pair.attribute)))
+    given = sa.select(col(Verdict.pair_id), col(Verdict.reviewer), action).where(counted)
+    groups = (col(getattr(Pair, name)) for name in GROUPS)
+    about = sa.select(col(Pair.id), col(Pair.image_id), sa.func.coalesce(attribute, FREE_QUESTION), *groups)
+    pairs = session.execute(about.where(col(Pair.id).in_(shared)).order_by(col(Pair.id))).all()
+    verdicts = session.execute(given.where(col(Verdict.pair_id).in_(shared))).all()
+    ids, images, *values = zip(*pairs, strict=True) if pairs else ((),) * (3 + len(GROUPS))
+    of_pairs, reviewers, actions = zip(*verdicts, strict=True) if verdicts else ((),) * 3
+    names = sorted(set(reviewers))
+    return Ratings(
+        item=_places(of_pairs, ids),
+        reviewer=_places(reviewers, names),
+        category=_places(actions, CATEGORIES),
+        cluster=_places(images, sorted(set(images))),
+        reviewers=tuple(names),
+        categories=CATEGORIES,
+        groups={name: np.array(of, dtype=str) for name, of in zip(("attribute", *GROUPS), values, strict=True)},
+    )
+
+
+def _places(values: Sequence[object], among: Sequence[object]) -> np.ndarray:
+    """(values,) int: the place of each among the others."""
+    place = {value: number for number, value in enumerate(among)}
+    return np.array([place[value] for value in values], dtype=int)

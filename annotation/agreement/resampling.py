@@ -2,7 +2,7 @@
 
 Faces are drawn with replacement, each with all its items, since verdicts about the eight answers of one face may be
 alike. A resample is a number for each face, how often it was drawn, and a coefficient is a ratio of sums (see
-coefficients.py), so thousands of resamples are a few products of matrices. The intervals are bias-corrected and
+coefficients.py), so thousands of resamples are a few sums over arrays. The intervals are bias-corrected and
 accelerated (BCa; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 14): coefficients near 1 are
 skewed, and the plain percentiles miss the truth more often. The one surprising fact: all subsets see the same draws of
 faces, so the size of a subset varies between resamples, as it would if the study were repeated.
@@ -46,7 +46,7 @@ class Subset:
         self.reviewers = len(np.unique(ratings.reviewer))
         self.counts = dict(zip(ratings.categories, counts.sum(axis=0).tolist(), strict=True))  # ratings by category
         self.faces, face = np.unique(ratings.cluster[rated], return_inverse=True)
-        self._sums = _added_up(item_sums(counts), face, len(self.faces)).astype(np.float32)
+        self._sums = _added_up(item_sums(counts), face, len(self.faces))
         first, second = ratings.met()
         pair = ratings.reviewer[first] * len(ratings.reviewers) + ratings.reviewer[second]
         pairs, pair = np.unique(pair, return_inverse=True)
@@ -65,15 +65,17 @@ class Subset:
         """Each coefficient, NaN where it is not defined: arrays (resamples,).
 
         Args:
-            weights: (faces of all ratings, resamples) float32: how often each face counts.
+            weights: (faces of all ratings, resamples) float: how often each face counts.
         """
         mine = weights[self.faces]
-        found = from_sums((self._sums.T @ mine).T.astype(float))
+        # Not a product of matrices: BLAS's threads wait for each other, for a minute where the cores are taken.
+        sums = np.einsum("fc,fr->cr", self._sums.astype(weights.dtype), mine).T
+        found = from_sums(sums.astype(float))
         return {measure: self._cohen(mine) if measure is Measure.COHEN else found[measure] for measure in Measure}
 
     def kappas(self) -> np.ndarray:
         """(pairs of reviewers,) Cohen's kappa of each two that share items; NaN where it is not defined."""
-        return cohen(self._tables(np.ones((len(self.faces), 1), dtype=np.float32)))[:, 0]
+        return cohen(self._tables(np.ones((len(self.faces), 1))))[:, 0]
 
     def _cohen(self, weights: np.ndarray) -> np.ndarray:
         """The mean of all pairs of reviewers whose kappa is defined, weighted by the items that they share."""
@@ -100,7 +102,7 @@ def _added_up(values: np.ndarray, index: np.ndarray, size: int) -> np.ndarray:
 
 def values(subsets: Sequence[Subset], faces: int) -> list[dict[Measure, float]]:
     """Each subset's coefficients, NaN where they are not defined."""
-    once = np.ones((faces, 1), dtype=np.float32)
+    once = np.ones((faces, 1))
     return [{measure: float(of[0]) for measure, of in subset.measure(once).items()} for subset in subsets]
 
 
