@@ -99,6 +99,18 @@ def test_only_verdicts_count_of_pairs_that_two_have_decided(store: Store) -> Non
     assert ratings.groups["attribute"].tolist() == ["skin", "skin", "free question"]
 
 
+def test_what_is_decided_in_sight_of_others_does_not_count(store: Store) -> None:
+    both, one = add_pairs(store, 2, [Attribute.SKIN])
+    with writing(store._engine) as session:
+        session.get_one(Pair, one).overlap = 1
+    for pair in (both, one):
+        decide(store, pair, "ben", A)
+    decide(store, both, "carol", A)
+    decide(store, both, "ann", R, others=2)
+    decide(store, one, "ann", R, others=1)
+    assert table(store.ratings()) == [(0, "ben", "accept"), (0, "carol", "accept")]
+
+
 def test_a_decision_taken_back_does_not_count(store: Store) -> None:
     (pair,) = add_pairs(store, 1, [Attribute.SKIN])
     decide(store, pair, "ann", A)

@@ -2,8 +2,9 @@
 
     ratings = store.ratings()
 
-Only pairs with the verdicts of at least two reviewers are read, and no settlement of a curator, who had seen the others
-before. The one surprising fact: two edits are the same verdict, whatever their texts.
+Only verdicts are read that reviewers came to on their own: of each pair the first ones, as many as its overlap asks
+for. Later ones, and what a curator has settled, were given in sight of the others. So a pair of overlap 1 never counts.
+The one surprising fact: two edits are the same verdict, whatever their texts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,27 +73,37 @@ class Ratings:
 
 
 def read_ratings(session: Session) -> Ratings:
-    """All verdicts about pairs that have those of at least two reviewers."""
-    counted = sa.and_(col(Verdict.action).in_([Action(name) for name in CATEGORIES]), col(Verdict.settles).is_(False))
-    shared = sa.select(col(Verdict.pair_id)).where(counted).group_by(col(Verdict.pair_id)).having(sa.func.count() > 1)
-    # Read as text: making an enum of each of some 100,000 values would take longer than all the rest.
-    action, attribute = (sa.type_coerce(column, sa.String) for column in (col(Verdict.action), col(Pair.attribute)))
-    given = sa.select(col(Verdict.pair_id), col(Verdict.reviewer), action).where(counted)
-    groups = (col(getattr(Pair, name)) for name in GROUPS)
-    about = sa.select(col(Pair.id), col(Pair.image_id), sa.func.coalesce(attribute, FREE_QUESTION), *groups)
-    pairs = session.execute(about.where(col(Pair.id).in_(shared)).order_by(col(Pair.id))).all()
-    verdicts = session.execute(given.where(col(Verdict.pair_id).in_(shared))).all()
-    ids, images, *values = zip(*pairs, strict=True) if pairs else ((),) * (3 + len(GROUPS))
-    of_pairs, reviewers, actions = zip(*verdicts, strict=True) if verdicts else ((),) * 3
+    """The verdicts that reviewers came to on their own, about pairs that have those of two at least."""
+    rows = session.execute(_blind_verdicts()).all()
+    pairs, reviewers, actions = zip(*(row[:3] for row in rows), strict=True) if rows else ((),) * 3
+    facts = {row[0]: row[3:] for row in rows}
+    images, *values = zip(*facts.values(), strict=True) if rows else ((),) * (2 + len(GROUPS))
     names = sorted(set(reviewers))
     return Ratings(
-        item=_places(of_pairs, ids),
+        item=_places(pairs, list(facts)),
         reviewer=_places(reviewers, names),
         category=_places(actions, CATEGORIES),
         cluster=_places(images, sorted(set(images))),
         reviewers=tuple(names),
         categories=CATEGORIES,
         groups={name: np.array(of, dtype=str) for name, of in zip(("attribute", *GROUPS), values, strict=True)},
+    )
+
+
+def _blind_verdicts() -> sa.Select:
+    """pair_id, reviewer, action, image_id, attribute, race, gender, age: a row for each verdict, pair by pair."""
+    # Read as text: making an enum of each of some 100,000 values would take longer than all the rest.
+    action, attribute = (sa.type_coerce(column, sa.String) for column in (col(Verdict.action), col(Pair.attribute)))
+    pair = col(Verdict.pair_id)
+    place = sa.func.row_number().over(partition_by=pair, order_by=col(Verdict.revision)).label("place")
+    number = sa.func.count().over(partition_by=pair).label("number")
+    counted = sa.and_(col(Verdict.action).in_([Action(name) for name in CATEGORIES]), col(Verdict.settles).is_(False))
+    given = sa.select(pair, col(Verdict.reviewer), action.label("action"), place, number).where(counted).subquery().c
+    about = (col(Pair.image_id), sa.func.coalesce(attribute, FREE_QUESTION), *(col(getattr(Pair, at)) for at in GROUPS))
+    query = sa.select(given.pair_id, given.reviewer, given.action, *about)
+    query = query.join(Pair, col(Pair.id) == given.pair_id)
+    return query.where(given.number > 1, given.place <= col(Pair.overlap), col(Pair.overlap) > 1).order_by(
+        given.pair_id
     )
 
 
