@@ -42,6 +42,9 @@ NO_SPREAD: Final = "no intervals but that of percent agreement, all resamples of
 RARE: Final = (
     f"no intervals of kappa and alpha, all verdicts are the same in more than {MOST_UNDEFINED:.0%} of the resamples"
 )
+PARADOX: Final = (
+    "Much agreement and a low kappa, as nearly all verdicts are the same (the kappa paradox; report AC1 beside it)"
+)
 NO_MEETING: Final = "no Cohen's kappa, each two reviewers gave only one verdict to all that they share"
 
 
@@ -212,7 +215,7 @@ def _notes(total: Row, tables: Mapping[str, tuple[Row, ...]], lonely: int, toget
     parts = [(_place(group, row.name), row) for group, rows in tables.items() for row in rows]
     others = [name for name, row in parts if row.is_paradox]
     if others:
-        also = "The same goes for" if total.is_paradox else f"{_paradox_of_parts()}:"
+        also = "The same goes for" if total.is_paradox else f"{PARADOX}:"
         notes.append(f"{also} {_listed(others)}.")
     if total.verdicts.get(Action.EDIT.value):
         notes.append("Two edits are the same verdict here, whatever their texts.")
@@ -242,12 +245,6 @@ def _paradox(row: Row) -> str:
         f"Reviewers agree in {percent:.0%}, yet kappa is only {kappa:.2f}: as {share:.0%} of the verdicts are {most}, "
         f"chance alone would make them agree often, and kappa and alpha take that off (the kappa paradox). Report "
         f"Gwet's AC1, {ac1:.2f}, beside it: how common a verdict is hardly moves it."
-    )
-
-
-def _paradox_of_parts() -> str:
-    return (
-        "Much agreement and a low kappa, as nearly all verdicts are the same (the kappa paradox; report AC1 beside it)"
     )
 
 
