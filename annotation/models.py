@@ -117,6 +117,13 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_IN_SQLITE, _IN_POSTGRESQL = {"dialect": "sqlite"}, {"dialect": "postgresql"}  # what only one of them has; see env.py
+_TOLD, _DIGEST = ("prompt_version", "teacher"), sa.text("md5(parameters)")
+_UNIQUE_FREE: Final[dict[str, Any]] = {
+    "unique": True,
+    "sqlite_where": sa.text("attribute IS NULL"),
+    "postgresql_where": sa.text("attribute IS NULL"),
+}
 FREE_QUESTION: Final = "free question"  # in the place of an attribute: the pairs that have none
 CURATED = (Status.ACCEPTED, Status.EDITED)  # what a snapshot takes unless told otherwise
 
@@ -183,18 +190,12 @@ class Pair(SQLModel, table=True):
 
     __tablename__ = "pairs"
     __table_args__ = (
-        sa.UniqueConstraint("image_id", "attribute", "prompt_version", "teacher", "parameters"),
-        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own.
-        sa.Index(
-            "uq_pairs_free_question",
-            "image_id",
-            "prompt_version",
-            "teacher",
-            "parameters",
-            unique=True,
-            sqlite_where=sa.text("attribute IS NULL"),
-            postgresql_where=sa.text("attribute IS NULL"),
-        ),
+        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own. PostgreSQL
+        # indexes no text of more than some kilobytes, as a chat's earlier turns are, so there its digest is unique.
+        sa.UniqueConstraint("image_id", "attribute", *_TOLD, "parameters", info=_IN_SQLITE),
+        sa.Index("uq_pairs_free_question", "image_id", *_TOLD, "parameters", info=_IN_SQLITE, **_UNIQUE_FREE),
+        sa.Index("uq_pairs_identity", "image_id", "attribute", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, unique=True),
+        sa.Index("uq_pairs_free_identity", "image_id", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, **_UNIQUE_FREE),
         sa.Index("ix_pairs_status", "status", "id"),
         sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
     )

@@ -77,8 +77,8 @@ class SteeredServer(TeacherServer):
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    store = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    store = Store.open(data_dir, database)
     yield store
     store.close()
 

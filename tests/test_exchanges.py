@@ -57,8 +57,8 @@ def accept(store: Store, pair_id: int) -> None:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 

@@ -39,9 +39,9 @@ IMAGES = 6
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """Six small pictures with FairFace labels."""
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     images = []
     for number in range(IMAGES):
         data = encode_png(Pictures.new("RGB", (32, 32), (40 * number, 90, 200)))

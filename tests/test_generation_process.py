@@ -26,8 +26,8 @@ def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 

@@ -80,9 +80,9 @@ def decision(action: Action) -> PastDecision:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """Four pairs to judge, two of them wrong; a free question and a visitor's picture are none."""
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     add_image(store, 1, LABELS, (pair(GOOD), pair(BAD, Attribute.DETAIL), pair("?", None)))
     add_image(store, 2, {}, (pair(BAD), pair(GOOD, Attribute.DETAIL)))
     add_image(store, 3, LABELS, (pair(BAD),), CHAT)

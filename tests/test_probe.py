@@ -72,8 +72,8 @@ def all_at_once(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    store = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    store = Store.open(data_dir, database)
     for number, labels in enumerate(PEOPLE):
         add_image(store, number, labels)
     yield store

@@ -57,8 +57,8 @@ def image_input(store: Store, number: int) -> ImageInput:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     opened.ingest([image_input(opened, number) for number in range(3)])
     yield opened
     opened.close()

@@ -4,11 +4,11 @@ The one surprising fact: the same answer may be stored twice, by a run that died
 the pair's identity decides, and the second time its id is looked up.
 """
 
-from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, select
 
 from annotation.checks.findings import Facts
 from annotation.checks.flags import check_new
+from annotation.database import insert_new
 from annotation.models import Pair, PairInput
 from annotation.teaching.ledger import Identity
 from facellm.data import Attribute
@@ -27,7 +27,7 @@ def add_pair(
         parameters=identity.parameters,
     )
     row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
-    adding = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(Pair.id))
+    adding = insert_new(session, Pair, row.model_dump(exclude={"id"})).returning(col(Pair.id))
     added = session.execute(adding).scalar()
     if added is not None:
         check_new(session, added, Facts(attribute, pair.question, answer, labels))
