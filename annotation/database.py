@@ -104,11 +104,16 @@ def _told(engine: Engine) -> Iterator[None]:
         ) from error
 
 
+def insert_into(session: Session, table: type) -> Any:
+    """The INSERT of this database, which can be told what to do about a row that is there (`on_conflict_…`)."""
+    kinds: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    return kinds[session.get_bind().dialect.name](table)
+
+
 def insert_new(session: Session, table: type, row: dict[str, object]) -> sa.Insert:
     """An INSERT of a row that does nothing where a unique constraint says that it is there already."""
-    dialect = session.get_bind().dialect.name
-    insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
-    return insert(table).values(row).on_conflict_do_nothing()
+    insert: sa.Insert = insert_into(session, table).values(row).on_conflict_do_nothing()
+    return insert
 
 
 def migrate(engine: Engine) -> None:
@@ -121,12 +126,16 @@ def migrate(engine: Engine) -> None:
         DataError: a row refers to one that is not there; the database stays as it was.
     """
     is_sqlite = engine.dialect.name == "sqlite"
-    with engine.execution_options(**WRITING).connect() as connection:
-        with _foreign_keys_off(connection) if is_sqlite else nullcontext(), connection.begin():
-            before = MigrationContext.configure(connection).get_current_revision()
-            alembic.command.upgrade(alembic_config(connection), "head")
-            if is_sqlite and before != MigrationContext.configure(connection).get_current_revision():
-                _check_foreign_keys(connection)
+    writer = engine.execution_options(**WRITING)
+    with (
+        writer.connect() as connection,
+        _foreign_keys_off(connection) if is_sqlite else nullcontext(),
+        connection.begin(),
+    ):
+        before = MigrationContext.configure(connection).get_current_revision()
+        alembic.command.upgrade(alembic_config(connection), "head")
+        if is_sqlite and before != MigrationContext.configure(connection).get_current_revision():
+            _check_foreign_keys(connection)
 
 
 @contextmanager

@@ -20,12 +20,14 @@ FORM: Final = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
 INSTALL: Final = "pip install 'psycopg[binary]>=3.2,<4'"
 WRITE_LOCK: Final = 0x46414345  # any number that others who use the database would not think of
 WAIT_SECONDS: Final = 30  # for the lock, as for SQLite's
-IDLE_SECONDS: Final = 120  # within a transaction that writes: who has been stopped, or is cut off, holds up nobody longer
+IDLE_SECONDS: Final = (
+    120  # within a transaction that writes: who has been stopped, or is cut off, holds up nobody longer
+)
 BEGIN_WRITING: Final = (
     f"SELECT set_config('lock_timeout', '{WAIT_SECONDS}s', true), "
     f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true), pg_advisory_xact_lock({WRITE_LOCK})"
 )
-# Of the connection, where the URL does not say otherwise: a server that is gone is noticed, also in the midst of a query.
+# Of a connection, where the URL says nothing else: a server that is gone is noticed, also in the midst of a query.
 NETWORK: Final = {"connect_timeout": 10, "keepalives_idle": 30, "tcp_user_timeout": 30_000}
 POOL: Final = {"pool_size": 5, "max_overflow": 20, "pool_pre_ping": True}  # of the 100 that a server has by default
 
@@ -69,7 +71,7 @@ def parse_url(text: str) -> URL:
     except (ArgumentError, ValueError):
         raise ConfigError(f"The setting database is no URL. Expected {FORM}, or nothing for SQLite.") from None
     if url.drivername not in NAMES:
-        raise ConfigError(f"The setting database begins with {url.drivername}:. Expected {FORM}, or nothing for SQLite.")
+        raise ConfigError(f"The setting database is of {url.drivername}. Expected {FORM}, or nothing for SQLite.")
     if not url.database:
         raise ConfigError(f"The setting database names no database. Expected {FORM}.")
     if "@" in (url.host or ""):
