@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import alembic.command
 import alembic.config
-import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
@@ -110,10 +109,11 @@ def insert_into(session: Session, table: type) -> Any:
     return kinds[session.get_bind().dialect.name](table)
 
 
-def insert_new(session: Session, table: type, row: dict[str, object]) -> sa.Insert:
-    """An INSERT of a row that does nothing where a unique constraint says that it is there already."""
-    insert: sa.Insert = insert_into(session, table).values(row).on_conflict_do_nothing()
-    return insert
+def insert_new(session: Session, table: Any, row: dict[str, object]) -> int | None:
+    """Add a row unless a unique constraint says that it is there; return its id, None where it is."""
+    adding = insert_into(session, table).values(row).on_conflict_do_nothing().returning(table.id)
+    added: int | None = session.execute(adding).scalar()
+    return added
 
 
 def migrate(engine: Engine) -> None:

@@ -20,9 +20,7 @@ FORM: Final = "postgresql://USER:PASSWORD@HOST:PORT/NAME"
 INSTALL: Final = "pip install 'psycopg[binary]>=3.2,<4'"
 WRITE_LOCK: Final = 0x46414345  # any number that others who use the database would not think of
 WAIT_SECONDS: Final = 30  # for the lock, as for SQLite's
-IDLE_SECONDS: Final = (
-    120  # within a transaction that writes: who has been stopped, or is cut off, holds up nobody longer
-)
+IDLE_SECONDS: Final = 120  # of a transaction that writes: who is stopped, or cut off, holds up others no longer
 BEGIN_WRITING: Final = (
     f"SELECT set_config('lock_timeout', '{WAIT_SECONDS}s', true), "
     f"set_config('idle_in_transaction_session_timeout', '{IDLE_SECONDS}s', true), pg_advisory_xact_lock({WRITE_LOCK})"

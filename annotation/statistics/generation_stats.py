@@ -6,7 +6,7 @@ evenly among them; as a request it counts for each.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,7 +112,7 @@ def read_flagged(session: Session) -> dict[str, int]:
     return {attribute or FREE_QUESTION: number for attribute, number in session.execute(query)}
 
 
-def _in_order(rows: Iterable[sa.Row[Any]], columns: int) -> list[sa.Row[Any]]:
+def _in_order(rows: Iterable[Sequence[Any]], columns: int) -> list[Sequence[Any]]:
     """Rows by their first columns; sorted here, since each database has its own order of texts and of NULL."""
     return sorted(rows, key=lambda row: [(each is not None, each or "") for each in row[:columns]])
 

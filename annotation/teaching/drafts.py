@@ -34,8 +34,7 @@ def add_pair(
         parameters=identity.parameters,
     )
     row = Newcomers(session, {image_id: labels}).row(image_id, pair, run_id)
-    adding = insert_new(session, Pair, row.model_dump(exclude={"id"})).returning(col(Pair.id))
-    added = session.execute(adding).scalar()
+    added = insert_new(session, Pair, row.model_dump(exclude={"id"}))
     if added is not None:
         check_new(session, added, Facts(attribute, pair.question, answer, labels))
         return added

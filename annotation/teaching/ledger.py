@@ -179,7 +179,7 @@ class Ledger:
         """Remember that somebody has."""
         row = Acknowledgement.model_validate({"subject": subject, "who": who})
         with writing(self._engine) as session:
-            session.exec(insert_new(session, Acknowledgement, row.model_dump(exclude={"id"})))
+            insert_new(session, Acknowledgement, row.model_dump(exclude={"id"}))
 
 
 def claim(
@@ -206,7 +206,7 @@ def claim(
     for attribute in attributes:
         key = {"image_id": image_id, "attribute": attribute, **identity.__dict__}
         row = Task.model_validate(key | {"state": TaskState.CLAIMED, "run_id": run_id}).model_dump(exclude={"id"})
-        if session.exec(insert_new(session, Task, row)).rowcount == 1 or _take_failed(session, run_id, key, own=False):
+        if insert_new(session, Task, row) is not None or _take_failed(session, run_id, key, own=False):
             taken.append(attribute)
         elif attribute in again and _take_failed(session, run_id, key, own=True):
             count_finished(session, run_id, -1)

@@ -3,6 +3,8 @@
 Going back is refused by the database while there is such a pair.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -19,7 +21,7 @@ def upgrade() -> None:
     is_free = sa.text("attribute IS NULL")
     told = ["image_id", "prompt_version", "teacher"]
     if op.get_context().dialect.name == "postgresql":
-        digest = [*told, sa.text("md5(parameters)")]
+        digest: list[Any] = [*told, sa.text("md5(parameters)")]
         op.create_index("uq_pairs_free_identity", "pairs", digest, unique=True, postgresql_where=is_free)
     else:
         op.create_index("uq_pairs_free_question", "pairs", [*told, "parameters"], unique=True, sqlite_where=is_free)
