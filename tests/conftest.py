@@ -1,6 +1,6 @@
 """Fixtures shared by the tests: a data directory of their own, databases, a tiny model, a headless browser.
 
-A test that takes `database`, itself or by its store, runs twice: on SQLite and on PostgreSQL.
+A test that takes `database`, itself or by its store, runs on SQLite and on PostgreSQL: `pytest_generate_tests`.
 """
 
 import asyncio
@@ -57,7 +57,15 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes `database` on both; where a module says MOSTLY_ON_SQLITE, only what is marked `both_databases`."""
+    if "database" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("both_databases")
+        both = marked or not getattr(metafunc.module, "MOSTLY_ON_SQLITE", False)
+        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty database for `Store.open`, once of each kind; in FACELLM_DATABASE so that subprocesses use it too."""
     if request.param == "sqlite":

@@ -22,7 +22,6 @@ TEMPLATE = "migrated"
 GUARDED = "guarded"  # a user who has to know a password
 QUICK = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
     "jit": "off",

@@ -20,8 +20,8 @@ from facellm.data import Attribute
 
 
 @pytest.fixture
-def store(data_dir: Path, database: str) -> Iterator[Store]:
-    opened = Store.open(data_dir, database)
+def store(data_dir: Path) -> Iterator[Store]:
+    opened = Store.open(data_dir)
     yield opened
     opened.close()
 
