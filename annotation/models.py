@@ -8,12 +8,12 @@ up to.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import pydantic
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from sqlmodel import Field, SQLModel
 
 from facellm.data import Attribute
@@ -566,6 +566,10 @@ class Acknowledgement(SQLModel, table=True):
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
+# A page may be left open for longer than the 24 days that an integer of PostgreSQL holds.
+Milliseconds = Annotated[int, AfterValidator(lambda value: min(value, 2**31 - 1))]
+
+
 class DecisionInput(BaseModel):
     """A decision as it comes from a browser, before it is known whether it can be stored."""
 
@@ -582,7 +586,7 @@ class DecisionInput(BaseModel):
     reason: Reason | None = None
     text: str | None = pydantic.Field(default=None, max_length=20_000)
     note: str | None = pydantic.Field(default=None, max_length=2_000)
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
     undoes: UUID | None = None
     lot: UUID | None = None
 
@@ -625,7 +629,7 @@ class PastDecision(BaseModel):
     action: Action
     reason: Reason | None = None
     text: str | None = None
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
 
 
 class ImageInput(BaseModel):

@@ -124,6 +124,19 @@ def test_foreign_keys_are_enforced_and_writes_are_durable(data_dir: Path) -> Non
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
 
 
+def test_a_page_may_be_open_for_months(store: Store) -> None:
+    (view,) = store.queue(limit=1)
+    slow = decision(view, Action.ACCEPT).model_dump(mode="json") | {"milliseconds": 10**10}
+    assert store.decide("ana", DecisionInput.model_validate(slow)).milliseconds == 2**31 - 1
+
+
+def test_reviewers_are_in_the_same_order_on_both(store: Store) -> None:
+    names = ["Zoe", "ana", "Ben", "Änne", "_x"]
+    for view, name in zip(store.queue(limit=5), names, strict=True):
+        store.decide(name, decision(view, Action.ACCEPT))
+    assert list(store.reviewer_counts()) == sorted(names)
+
+
 def test_the_same_uuid_is_stored_once(store: Store) -> None:
     (view,) = store.queue(limit=1)
     accept = decision(view, Action.ACCEPT)
