@@ -133,7 +133,7 @@ def _ranking_line(standing: Standing, width: int, enough: bool) -> str:
 
 def _store() -> closing[Store]:
     """The store as it is."""
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))
 
 
 def main() -> None:
