@@ -169,8 +169,15 @@ def alembic_config(connection: Connection) -> alembic.config.Config:
 
 
 def is_of(dialect: str) -> Callable[..., bool]:
-    """For Alembic's comparison of schema and models: whether this database is to have an index or a constraint."""
-    return lambda item, *_: item.info.get("dialect", dialect) == dialect
+    """For Alembic's comparison of schema and models: whether a part of the schema is to be compared here.
+
+    What the full-text search keeps is made by the migrations alone: no model is of it.
+    """
+    return lambda item, name, *_: (
+        item.info.get("dialect", dialect) == dialect
+        and name not in ("search", "ix_pairs_search")
+        and not str(name).startswith("pair_search")
+    )
 
 
 def write_revision(message: str) -> None:

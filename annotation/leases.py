@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
 from annotation.database import insert_into
-from annotation.models import Lease, Pair, Status, UtcDateTime, Verdict
+from annotation.models import Lease, Pair, UtcDateTime, Verdict
+from annotation.review_queue import IS_OPEN
 
 LEASE: Final = timedelta(minutes=10)  # without a sign of life of the window
 
@@ -42,10 +43,9 @@ def claim(
     now = datetime.now(UTC)
     drop_expired(session, now)
     until = sa.literal(now + LEASE, UtcDateTime)
-    is_open = col(Pair.status).in_([status for status in Status if status.is_open])
     free = (
         select(Pair.id, sa.literal(reviewer), sa.literal(holder), until)
-        .where(is_open, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder))
+        .where(IS_OPEN, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder))
         .order_by(*order)
         .limit(limit)
     )

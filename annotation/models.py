@@ -146,6 +146,13 @@ SQLModel.metadata.naming_convention = {
 }
 _IN_SQLITE, _IN_POSTGRESQL = {"dialect": "sqlite"}, {"dialect": "postgresql"}  # what only one of them has; see env.py
 _TOLD, _DIGEST = ("prompt_version", "teacher"), sa.text("md5(parameters)")
+_FILTERED = ("attribute", "race", "gender", "age", "suspicion", "run_id", "verdicts", "overlap")
+_UNPLACED: Final[dict[str, Any]] = {
+    f"{dialect}_where": sa.text("balance IS NULL") for dialect in ("sqlite", "postgresql")
+}
+_OPEN: Final[dict[str, Any]] = {
+    f"{dialect}_where": sa.text("status IN ('pending', 'skipped')") for dialect in ("sqlite", "postgresql")
+}
 _UNIQUE_FREE: Final[dict[str, Any]] = {
     "unique": True,
     "sqlite_where": sa.text("attribute IS NULL"),
@@ -229,9 +236,23 @@ class Pair(SQLModel, table=True):
         sa.Index("uq_pairs_free_question", "image_id", *_TOLD, "parameters", info=_IN_SQLITE, **_UNIQUE_FREE),
         sa.Index("uq_pairs_identity", "image_id", "attribute", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, unique=True),
         sa.Index("uq_pairs_free_identity", "image_id", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, **_UNIQUE_FREE),
-        sa.Index("ix_pairs_status", "status", "id"),
         sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
         sa.Index("ix_pairs_run_id", "run_id"),
+        # The orders of the review queue, each with what its filters ask, so that no pair is read in vain.
+        sa.Index("ix_pairs_open_image", "image_id", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_shuffle", "shuffle", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_suspicion", sa.text("(-suspicion)"), "image_id", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_balance", "balance", "id", *_FILTERED, **_OPEN),
+        sa.Index(
+            "ix_pairs_facets",
+            *("status", "attribute", "race", "gender", "age", "suspicion", "run_id", "image_id", "shuffle", "balance"),
+        ),
+        sa.Index(
+            "ix_pairs_unplaced",
+            "id",
+            sqlite_where=sa.text("balance IS NULL"),
+            postgresql_where=sa.text("balance IS NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -259,7 +280,7 @@ class Pair(SQLModel, table=True):
     shuffle: int = Field(
         default=0, ge=0, lt=SHUFFLE, sa_column_kwargs=_stored_as("0")
     )  # pseudo-random and fixed: an order, and a choice at random
-    balance: int | None = None  # its place in the balanced order, once that is computed
+    balance: int | None = Field(default=None, sa_type=sa.BigInteger)  # its place in that order, once it has one
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
     @property
@@ -272,6 +293,7 @@ class Flag(SQLModel, table=True):
     """What an automatic check found in a pair."""
 
     __tablename__ = "flags"
+    __table_args__ = (sa.Index("ix_flags_check", "check", "pair_id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     pair_id: int = Field(foreign_key="pairs.id", index=True)

@@ -11,7 +11,7 @@ from typing import Final
 from sqlmodel import Session
 
 from annotation.models import SHUFFLE, Pair, PairInput
-from annotation.project import Project, read_project
+from annotation.project import Project, read_project, stirred
 
 GROUPS: Final = ("race", "gender", "age")  # the labels that pairs have copies of
 
@@ -45,4 +45,4 @@ def shuffle_of(image_id: int, pair: PairInput) -> int:
 
 def overlap_of(project: Project, shuffle: int) -> int:
     """By how many reviewers a pair of this shuffle number is to be decided."""
-    return project.overlap if shuffle < project.overlap_share * SHUFFLE else 1
+    return project.overlap if stirred(shuffle) < project.overlap_share * SHUFFLE else 1

@@ -1,7 +1,7 @@
 """Which pairs are meant: one record for the desk, its links, snapshots, exports and commands.
 
     PairFilter.parse('attribute=skin race=Black status=accepted,edited text="grey hair"')
-    PairFilter(attribute=Attribute.SKIN).conditions()
+    PairFilter(attribute=Attribute.SKIN).conditions(session)
 
 The one surprising fact: the JSON of a filter leaves out what is not set and is sorted, so that the same filter is the
 same text in every snapshot, and a field that a later version adds changes none of them.
@@ -10,12 +10,13 @@ same text in every snapshot, and a field that a later version adds changes none 
 import json
 import shlex
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from annotation.models import FREE_QUESTION, Flag, Pair, Status, Verdict
+from annotation.search import matches
 from facellm.data import Attribute
 from facellm.errors import DataError
 
@@ -80,8 +81,12 @@ class PairFilter(BaseModel):
         """What is set, as JSON values."""
         return {name: value for name, value in self.model_dump(mode="json").items() if value not in (None, [])}
 
-    def conditions(self) -> list[Any]:
-        """The conditions on rows of `pairs`, all of which must hold."""
+    def conditions(self, session: Session) -> list[Any]:
+        """The conditions on rows of `pairs`, all of which must hold.
+
+        Raises:
+            DataError: the text has no word to look for.
+        """
         found: list[Any] = []
         if self.attribute is not None:
             found.append(col(Pair.attribute) == (None if self.attribute == FREE_QUESTION else self.attribute))
@@ -95,6 +100,8 @@ class PairFilter(BaseModel):
         if self.reviewer is not None:
             decided = select(Verdict.pair_id).where(Verdict.reviewer == self.reviewer)
             found.append(col(Pair.id).in_(decided))
+        if self.text is not None:
+            found.append(matches(session, self.text))
         return found + self._about_flags()
 
     def _about_flags(self) -> list[Any]:
@@ -103,6 +110,10 @@ class PairFilter(BaseModel):
         if self.flag in (ANY, NONE):
             return [col(Pair.suspicion) > 0 if self.flag == ANY else col(Pair.suspicion) == 0]
         return [col(Pair.id).in_(select(Flag.pair_id).where(Flag.check == self.flag))]
+
+
+NO_FILTER: Final = PairFilter()
+PENDING: Final = PairFilter(status=(Status.PENDING,))
 
 
 def _possible() -> str:

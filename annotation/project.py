@@ -36,6 +36,15 @@ class Project(BaseModel):
     trap_share: float = Field(default=0.02, ge=0, le=0.2)  # of what a reviewer is shown
 
 
+def stirred(shuffle: Any) -> Any:
+    """Another pseudo-random number below SHUFFLE, of a number or of a column.
+
+    Were the shuffle itself compared with the share, the shuffled order would begin with all that several are to decide.
+    """
+    wide = shuffle if isinstance(shuffle, int) else sa.cast(shuffle, sa.BigInteger)
+    return (wide * 1_103_515_245 + 12_345) % SHUFFLE
+
+
 def read_project(session: Session) -> Project:
     """The values; what was never set has its default."""
     rows = session.exec(select(ProjectValue.key, ProjectValue.value)).all()
@@ -84,7 +93,7 @@ class ProjectStore:
         """
         with writing(self._engine) as session:
             self._put(session, who, overlap=reviewers, overlap_share=share)
-            wanted = sa.case((col(Pair.shuffle) < share * SHUFFLE, reviewers), else_=1)
+            wanted = sa.case((stirred(col(Pair.shuffle)) < share * SHUFFLE, reviewers), else_=1)
             is_open = col(Pair.status).in_([status for status in Status if status.is_open])
             which = sa.true() if decided else is_open
             ids = session.exec(select(Pair.id).where(which, col(Pair.overlap) != wanted)).all()

@@ -15,6 +15,7 @@ import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotation.models import FREE_QUESTION, DecisionInput, Flag, Reason, Status
+from annotation.pair_filter import PairFilter
 from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
@@ -70,7 +71,8 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
 
     def next_pairs(request: dict[str, Any]) -> dict[str, Any]:
         wanted = QueueRequest.model_validate(request | {"attribute": request["attribute"] or None})
-        views = store.queue(**wanted.model_dump(exclude={"known"}))
+        which = PairFilter(attribute=wanted.attribute, status=(wanted.status,))
+        views = store.browse(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
         return _pairs_reply(store, reviewer, views, wanted.known) | {"counts": _counts_for_desk(store)}
 
     def recall(request: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from alembic.util.exc import CommandError
 from PIL import Image as Pictures
@@ -38,11 +37,11 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
+from annotation.facets import Facets, read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
     CURATED,
-    FREE_QUESTION,
     Decision,
     DecisionInput,
     Flag,
@@ -54,9 +53,10 @@ from annotation.models import (
     Status,
     Verdict,
 )
+from annotation.pair_filter import NO_FILTER, PENDING, PairFilter
 from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
-from annotation.review_queue import Order, count_pairs, next_pairs
+from annotation.review_queue import Cursor, Order, browse, count_pairs, is_prepared, prepare
 from annotation.snapshots import take_snapshot
 from annotation.statistics.generation_stats import (
     Costs,
@@ -228,40 +228,46 @@ class Store:
 
     # Reviewing
 
-    def queue(
+    def browse(
         self,
+        which: PairFilter = PENDING,
+        order: Order = Order.IMAGE,
         *,
-        attribute: Attribute | Literal["free question"] | None = None,
-        status: Status = Status.PENDING,
-        order: Order = Order.STORED,
-        after: int = 0,
-        below: int | None = None,
-        exclude: Iterable[int] = (),
+        after: Cursor | None = None,
+        exclude: Collection[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
-        """The next pairs to look at: the eight pairs of one face follow each other, unless the order says otherwise.
+        """The next pairs of a filter to look at, by default the pending ones; nobody is kept from taking them.
 
         Args:
-            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
-            status: only pairs of this status.
-            order: whether the most suspicious pairs come first, and whether those without a flag come at all.
-            after: only pairs that come after the pair of this id.
-            below: the suspicion of that pair; None, with `after` 0, begins at the start. In order it is not heeded.
+            which: only such pairs.
+            order: which come first.
+            after: the place of the last one that the caller has, see `cursor_of`; None begins at the start.
             exclude: ids that the caller has already.
             limit: at most so many.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
+        """
+        self._prepare(order)
+        with reading(self._engine) as session:
+            return _views(session, browse(session, which, order, after=after, exclude=exclude, limit=limit))
+
+    def _prepare(self, order: Order) -> None:
+        with reading(self._engine) as session:
+            if is_prepared(session, order):
+                return
+        with writing(self._engine) as session:
+            prepare(session, order)
+
+    def facets(self, which: PairFilter = NO_FILTER) -> Facets:
+        """What can be chosen for each field of a filter, with how many pairs that would give; see `facets`.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
         """
         with reading(self._engine) as session:
-            pairs = next_pairs(
-                session,
-                attribute=attribute,
-                status=status,
-                order=order,
-                after=after,
-                below=below,
-                exclude=exclude,
-                limit=limit,
-            )
-            return _views(session, pairs)
+            return read_facets(session, which)
 
     def pairs(self, ids: Iterable[int]) -> list[PairView]:
         """The pairs of these ids, in the order of their ids; unknown ids are left out."""
@@ -273,8 +279,9 @@ class Store:
         self,
         reviewer: str,
         holder: str,
+        which: PairFilter = NO_FILTER,
+        order: Order = Order.IMAGE,
         *,
-        attribute: Attribute | Literal["free question"] | None = None,
         exclude: Collection[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
@@ -283,17 +290,20 @@ class Store:
         Args:
             reviewer: who will decide them.
             holder: his window.
-            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
+            which: only such pairs; its status is not looked at, since only open pairs are leased.
+            order: which come first.
             exclude: ids that the window has already.
             limit: at most so many.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
         """
-        conditions = (
-            [] if attribute is None else [Pair.attribute == (None if attribute == FREE_QUESTION else attribute)]
-        )
-        order = (col(Pair.image_id), col(Pair.id))
         with writing(self._engine) as session:
-            ids = leases.claim(session, reviewer, holder, conditions, order, exclude=exclude, limit=limit)
-            return _views(session, session.exec(select(Pair).where(col(Pair.id).in_(ids)).order_by(*order)).all())
+            prepare(session, order)
+            conditions = which.model_copy(update={"status": ()}).conditions(session)
+            ids = leases.claim(session, reviewer, holder, conditions, order.columns, exclude=exclude, limit=limit)
+            query = select(Pair).where(col(Pair.id).in_(ids)).order_by(*order.columns)
+            return _views(session, session.exec(query).all())
 
     def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
         """Keep the leases of these pairs for their full time again; return those that the window still holds."""

@@ -19,6 +19,7 @@ from raw_sql import rows
 from sqlalchemy.exc import IntegrityError
 
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Status
+from annotation.pair_filter import PairFilter
 from annotation.seed import seed
 from annotation.statistics.stats import stats
 from annotation.store import PairView, Store
@@ -131,7 +132,7 @@ def test_another_exchange_is_another_pair(store: Store, attribute: Attribute | N
 
 def test_an_exchange_about_a_known_picture_joins_it(store: Store) -> None:
     seed(store, 1)
-    known = store.queue(status=Status.ACCEPTED, limit=1)[0]
+    known = store.browse(status=Status.ACCEPTED, limit=1)[0]
     view = view_of(store, send(store, (store.data_dir / known.image.path).read_bytes(), attribute=Attribute.POSE))
     assert view.image == known.image
     assert view.labels == known.labels != {}
@@ -159,17 +160,17 @@ def test_what_cannot_be_reviewed_is_refused_and_leaves_nothing(
         send(store, **change)
     assert len(str(caught.value).splitlines()) == 1
     assert isinstance(caught.value, ImageError) == ("RGB" in message or "image" in message)
-    assert store.queue() == []
+    assert store.browse() == []
     assert not (store.data_dir / "images").exists()
 
 
 def test_free_questions_are_reviewed_counted_and_frozen_like_all_pairs(store: Store) -> None:
     seed(store, 2)
-    pending = len(store.queue(limit=100))
+    pending = len(store.browse(limit=100))
     free, pose = send(store), send(store, attribute=Attribute.POSE)
-    assert [view.pair.id for view in store.queue(limit=100)][pending:] == [free, pose]
-    assert [view.pair.id for view in store.queue(attribute=FREE_QUESTION)] == [free]
-    assert pose in [view.pair.id for view in store.queue(attribute=Attribute.POSE)]
+    assert [view.pair.id for view in store.browse(limit=100)][pending:] == [free, pose]
+    assert [view.pair.id for view in store.browse(PairFilter(attribute=FREE_QUESTION))] == [free]
+    assert pose in [view.pair.id for view in store.browse(PairFilter(attribute=Attribute.POSE), limit=5000)]
     assert store.counts()[None] == dict.fromkeys(Status, 0) | {Status.PENDING: 1}
     before = store.accepted_counts()
     accept(store, free)

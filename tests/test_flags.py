@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,7 +18,8 @@ import pytest
 from annotation.checks.checking import CHECKS, run_checks
 from annotation.checks.findings import Finding
 from annotation.models import Action, DecisionInput, ImageInput, PairInput, Severity, Status
-from annotation.review_queue import Order
+from annotation.pair_filter import PENDING, PairFilter
+from annotation.review_queue import Order, cursor_of
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 
@@ -177,13 +179,13 @@ def test_pairs_can_be_flagged_as_they_come_in(store: Store) -> None:
     assert checks_of(store, 2) == []
 
 
-def walk(store: Store, order: Order, size: int, **filters: Status) -> list[int]:
-    """All pairs in an order, page by page as the desk fetches them."""
+def walk(store: Store, order: Order, size: int, **fields: Any) -> list[int]:
+    """All pairs of a filter in an order, page by page as the desk fetches them."""
     shown: list[int] = []
-    after, below = 0, None
-    while page := store.queue(order=order, after=after, below=below, limit=size, **filters):
+    after, which = None, PairFilter(**({"status": (Status.PENDING,)} | fields))
+    while page := store.browse(which, order, after=after, limit=size):
         shown += [view.pair.id or 0 for view in page]
-        after, below = page[-1].pair.id or 0, page[-1].suspicion
+        after = cursor_of(page[-1].pair, order)
     return shown
 
 
@@ -192,17 +194,17 @@ def walk(store: Store, order: Order, size: int, **filters: Status) -> list[int]:
 def test_the_most_suspicious_come_first_and_each_pair_once(store: Store, size: int) -> None:
     add(store, [RIGHT, WRONG, RIGHT, VERY_WRONG, WRONG, RIGHT, REFUSED])
     run_checks(store)
-    assert walk(store, Order.STORED, size) == [1, 2, 3, 4, 5, 6, 7]
+    assert walk(store, Order.IMAGE, size) == [1, 2, 3, 4, 5, 6, 7]
     assert walk(store, Order.SUSPICIOUS, size) == [4, 2, 5, 7, 1, 3, 6]
-    assert walk(store, Order.FLAGGED, size) == [4, 2, 5, 7]
+    assert walk(store, Order.SUSPICIOUS, size, flag="any") == [4, 2, 5, 7]
     decide(store, 2, Action.ACCEPT)
     assert walk(store, Order.SUSPICIOUS, size) == [4, 5, 7, 1, 3, 6]
-    assert walk(store, Order.FLAGGED, size, status=Status.ACCEPTED) == [2]
+    assert walk(store, Order.SUSPICIOUS, size, flag="any", status=(Status.ACCEPTED,)) == [2]
     assert store.counts(flagged=True)[Attribute.DEMOGRAPHIC] == dict.fromkeys(Status, 0) | {
         Status.PENDING: 3,
         Status.ACCEPTED: 1,
     }
-    assert [view.pair.id for view in store.queue(order=Order.SUSPICIOUS, exclude=[4, 5], limit=2)] == [7, 1]
+    assert [view.pair.id for view in store.browse(PENDING, Order.SUSPICIOUS, exclude=[4, 5], limit=2)] == [7, 1]
 
 
 @pytest.mark.both_databases
@@ -210,7 +212,7 @@ def test_severity_outweighs_number(store: Store) -> None:
     add(store, [RIGHT] * 3)
     note, warning, error = (Finding("x", severity, "A reason.") for severity in Severity)
     store.replace_flags(("x",), {1: [note] * 3, 2: [warning] * 3, 3: [error]}, {1: 0, 2: 0, 3: 0})
-    assert walk(store, Order.FLAGGED, 2) == [3, 2, 1]
+    assert walk(store, Order.SUSPICIOUS, 2, flag="any") == [3, 2, 1]
 
 
 def check_command(*arguments: str) -> subprocess.CompletedProcess[str]:

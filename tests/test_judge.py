@@ -191,7 +191,7 @@ def test_a_share_is_the_same_each_time_and_holds_the_smaller_one() -> None:
 def test_low_scores_become_flags_and_every_verdict_is_in_the_ledger(store: Store, server: OpenAIServer) -> None:
     outcome = judge(server)
     assert (outcome["state"], outcome["finished"], outcome["ends"]) == ("done", 4, {"ok": 4})
-    bad = [each for each in store.queue(limit=9) if each.pair.answer == BAD and each.image.source != CHAT]
+    bad = [each for each in store.browse(limit=9) if each.pair.answer == BAD and each.image.source != CHAT]
     flags = rows(store, Flag)
     assert {flag.pair_id for flag in flags} == {each.pair.id for each in bad}
     for flag in flags:
@@ -202,7 +202,7 @@ def test_low_scores_become_flags_and_every_verdict_is_in_the_ledger(store: Store
     assert all(task.pair_id is None for task in rows(store, Task)), "no pair comes of a verdict"
     assert sorted(read_verdict(each.raw).score for each in rows(store, Attempt)) == [1, 1, 5, 5]
     assert [run.purpose for run in rows(store, GenerationRun)] == [Purpose.JUDGE]
-    assert len(store.queue(limit=99)) == 6, "no new pairs"
+    assert len(store.browse(limit=99)) == 6, "no new pairs"
 
 
 @pytest.mark.usefixtures("store")
@@ -284,7 +284,7 @@ def test_only_the_pairs_that_are_meant_are_judged(store: Store, server: OpenAISe
 
 
 def test_an_edited_pair_gets_no_flag_for_its_draft(store: Store, server: OpenAIServer) -> None:
-    (view,) = [each for each in store.queue(limit=9) if each.pair.id == 2]
+    (view,) = [each for each in store.browse(limit=9) if each.pair.id == 2]
     edit = {"uuid": uuid4(), "pair_id": 2, "image_sha256": view.image.sha256, "revision": 0, "action": "edit"}
     store.decide("ada", DecisionInput.model_validate(edit | {"text": GOOD}))
     judge(server)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from annotation.database import writing
 from annotation.models import Action, Lease, Status
+from annotation.pair_filter import PairFilter
 from annotation.store import Store
 from facellm.data import Attribute
 from tests.made_team import add_faces, decide, status
@@ -93,7 +94,7 @@ def test_eight_at_once_never_decide_more_than_was_asked_and_finish_all(store: St
         rng = random.Random(who)
         while True:
             attribute = rng.choice([*Attribute, None, None])
-            views = store.claim(who, "w", attribute=attribute, limit=3)
+            views = store.claim(who, "w", PairFilter(attribute=attribute), limit=3)
             if not views and attribute is None:
                 return
             for view in views:

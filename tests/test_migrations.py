@@ -144,7 +144,7 @@ def test_the_first_tables_keep_their_rows(old_database: Path) -> None:
     before = rows(old_database)
     store = Store.open(old_database.parent)
     assert rows(old_database) == before
-    assert [view.pair.id for view in store.queue()] == [9]
+    assert [view.pair.id for view in store.browse()] == [9]
     assert [event.action.value for event in store.events(3)] == ["accept", "reject"]
     assert (store.votes(), store.flagged_count()) == ([], 1)
     (rejected,), (flagged,) = store.pairs([3]), store.pairs([9])
@@ -188,7 +188,7 @@ def test_going_back_is_refused_while_a_pair_has_no_attribute(old_database: Path)
     with pytest.raises(IntegrityError, match="NOT NULL"), engine.begin() as connection:
         alembic.command.downgrade(alembic_config(connection), "0002")
     with engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0005"
+        assert MigrationContext.configure(connection).get_current_revision() == "0006"
         assert connection.exec_driver_sql("SELECT count(*) FROM pairs").scalar() == 2
     engine.dispose()
 

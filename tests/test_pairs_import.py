@@ -239,7 +239,7 @@ def test_decisions_survive_a_second_import(data_dir: Path, images: Path, tmp_pat
     from annotation.store import Store  # noqa: PLC0415
 
     store = Store.open(data_dir)
-    view = store.queue(limit=1)[0]
+    view = store.browse(limit=1)[0]
     decision = DecisionInput(
         uuid="01234567-89ab-4def-8123-456789abcdef",
         pair_id=view.pair.id or 0,

@@ -156,7 +156,7 @@ def test_a_teacher_that_looks_is_not_suspected(server: OpenAIServer, looks: Call
 def test_the_answers_are_in_the_ledger_and_never_become_pairs(store: Store, server: OpenAIServer) -> None:
     run(server, "generate", "--attributes", "demographic")
     run(server, "probe", "--share", "1")
-    assert len(store.queue(limit=99)) == 4
+    assert len(store.browse(limit=99)) == 4
     found = tasks(store)
     assert {task.subject.split("=")[0] for task in found} == {"blank", "wrong:age", "wrong:gender", "wrong:race"}
     assert all(task.pair_id is None and task.state is TaskState.OK for task in found)

@@ -417,7 +417,7 @@ def test_without_a_pair_the_desk_says_what_to_do(browser: Any, data_dir: Path) -
 
 def test_flags_are_shown_with_their_words_marked_and_sort_the_queue(desk: Desk, store: Store) -> None:
     desk.page.select_option("select.order", "most suspicious first")
-    flagged = [view.pair.id for view in store.queue(order=Order.FLAGGED, limit=50)]
+    flagged = [view.pair.id for view in store.browse(order=Order.FLAGGED, limit=50)]
     desk.page.wait_for_function(f"document.querySelector('.desk').dataset.pair === '{flagged[0]}'")
     assert len(flagged) >= 2
     shown = []

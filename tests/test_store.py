@@ -20,6 +20,8 @@ from sqlmodel import Session, select
 
 from annotation.decisions import replay
 from annotation.models import Action, Decision, DecisionInput, ImageInput, Pair, PairInput, Reason, Status
+from annotation.pair_filter import PairFilter
+from annotation.review_queue import Order, cursor_of
 from annotation.store import PairView, Store
 from facellm.data import Attribute, content_hash, read_examples
 from facellm.errors import DataError, StaleError
@@ -99,7 +101,7 @@ def test_each_action_sets_its_status(store: Store) -> None:
         Action.REJECT: Status.REJECTED,
         Action.SKIP: Status.SKIPPED,
     }.items():
-        (view,) = store.queue(limit=1)
+        (view,) = store.browse(limit=1)
         text = "A better answer." if action is Action.EDIT else None
         store.decide("ana", decision(view, action, text=text))
         assert status_of(store, view) is status
@@ -107,7 +109,7 @@ def test_each_action_sets_its_status(store: Store) -> None:
 
 
 def test_enums_are_stored_as_their_values(store: Store, data_dir: Path) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     store.decide("ana", decision(view, Action.REJECT, reason=Reason.CONTRADICTS))
     assert rows(data_dir, f"SELECT status FROM pairs WHERE id = {view.pair.id}") == [("rejected",)]
     assert rows(data_dir, "SELECT action, reason FROM decisions") == [("reject", "contradicts image")]
@@ -125,20 +127,20 @@ PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "synchronous": 2, "busy_tim
 
 
 def test_a_page_may_be_open_for_months(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     slow = decision(view, Action.ACCEPT).model_dump(mode="json") | {"milliseconds": 10**10}
     assert store.decide("ana", DecisionInput.model_validate(slow)).milliseconds == 2**31 - 1
 
 
 def test_reviewers_are_in_the_same_order_on_both(store: Store) -> None:
     names = ["Zoe", "ana", "Ben", "Änne", "_x"]
-    for view, name in zip(store.queue(limit=5), names, strict=True):
+    for view, name in zip(store.browse(limit=5), names, strict=True):
         store.decide(name, decision(view, Action.ACCEPT))
     assert list(store.reviewer_counts()) == sorted(names)
 
 
 def test_the_same_uuid_is_stored_once(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     accept = decision(view, Action.ACCEPT)
     first = store.decide("ana", accept)
     assert store.decide("ana", accept).id == first.id
@@ -146,7 +148,7 @@ def test_the_same_uuid_is_stored_once(store: Store) -> None:
 
 
 def test_a_stale_decision_is_refused_and_changes_nothing(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     store.decide("ana", decision(view, Action.ACCEPT))
     with pytest.raises(StaleError, match="accepted by ana"):
         store.decide("ben", decision(view, Action.REJECT))
@@ -155,7 +157,7 @@ def test_a_stale_decision_is_refused_and_changes_nothing(store: Store) -> None:
 
 
 def test_a_decision_about_another_data_set_is_refused(store: Store) -> None:
-    first, *_, last = store.queue(limit=20)
+    first, *_, last = store.browse(limit=20)
     wrong = decision(first, Action.ACCEPT).model_copy(update={"image_sha256": last.image.sha256})
     with pytest.raises(DataError, match="another data set"):
         store.decide("ana", wrong)
@@ -165,7 +167,7 @@ def test_a_decision_about_another_data_set_is_refused(store: Store) -> None:
 
 
 def test_undo_brings_back_what_stood_before(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     accepted = store.decide("ana", decision(view, Action.ACCEPT))
     edited = store.decide("ana", decision(view, Action.EDIT, text="Better.", revision=1))
     assert store.pairs([view.pair.id or 0])[0].answer == "Better."
@@ -177,7 +179,7 @@ def test_undo_brings_back_what_stood_before(store: Store) -> None:
 
 
 def test_undo_is_refused_when_the_decision_no_longer_stands_or_is_anothers(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     accepted = store.decide("ana", decision(view, Action.ACCEPT))
     with pytest.raises(StaleError, match="only ana"):
         store.decide("ben", decision(view, Action.UNDO, undoes=accepted.uuid))
@@ -188,7 +190,7 @@ def test_undo_is_refused_when_the_decision_no_longer_stands_or_is_anothers(store
 
 
 def test_a_reason_given_afterwards_replaces_the_rejection_and_is_undone_with_it(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     plain = store.decide("ana", decision(view, Action.REJECT))
     reasoned = store.decide("ana", decision(view, Action.REJECT, reason=Reason.WRONG, undoes=plain.uuid, revision=1))
     assert [event.uuid for event in store.history("ana")] == [reasoned.uuid]
@@ -197,7 +199,7 @@ def test_a_reason_given_afterwards_replaces_the_rejection_and_is_undone_with_it(
 
 
 def test_history_is_the_reviewers_own_newest_first_and_deep(store: Store) -> None:
-    views = store.queue(limit=24)
+    views = store.browse(limit=24)
     for view in views:
         store.decide("ana" if (view.pair.id or 0) % 2 else "ben", decision(view, Action.ACCEPT))
     history = store.history("ana")
@@ -243,7 +245,7 @@ def test_replaying_the_events_reproduces_every_status(store: Store, seed: int) -
 
 
 def test_input_is_validated_at_the_border(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     with pytest.raises(ValidationError, match="the edited answer is empty"):
         decision(view, Action.EDIT, text="  ")
     with pytest.raises(ValidationError, match="only a rejection has a reason"):
@@ -255,19 +257,19 @@ def test_input_is_validated_at_the_border(store: Store) -> None:
 
 
 def test_the_queue_filters_pages_and_excludes(store: Store) -> None:
-    skin = store.queue(attribute=Attribute.SKIN)
+    skin = store.browse(PairFilter(attribute=Attribute.SKIN))
     assert [view.pair.attribute for view in skin] == [Attribute.SKIN] * 3
-    page = store.queue(limit=5)
-    following = store.queue(limit=5, after=page[-1].pair.id or 0)
+    page = store.browse(limit=5)
+    following = store.browse(limit=5, after=cursor_of(page[-1].pair, Order.IMAGE))
     assert {view.pair.id for view in page}.isdisjoint(view.pair.id for view in following)
-    assert store.queue(limit=1, exclude=[view.pair.id or 0 for view in page])[0].pair.id == following[0].pair.id
-    assert [view.pair.image_id for view in store.queue(limit=8)] == [page[0].pair.image_id] * 8
-    assert store.queue(status=Status.ACCEPTED) == []
+    assert store.browse(limit=1, exclude=[view.pair.id or 0 for view in page])[0].pair.id == following[0].pair.id
+    assert [view.pair.image_id for view in store.browse(limit=8)] == [page[0].pair.image_id] * 8
+    assert store.browse(PairFilter(status=(Status.ACCEPTED,))) == []
     assert page[0].labels == {"pose": "left", "hair": "grey"}
 
 
 def test_ingest_twice_adds_nothing_and_keeps_decisions(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     store.decide("ana", decision(view, Action.ACCEPT))
     assert store.ingest([image_input(store, number) for number in range(4)]) == 8
     assert store.image_count() == 4
@@ -287,7 +289,7 @@ def test_an_image_twice_in_one_call_is_stored_once(store: Store) -> None:
     )
     assert store.ingest([first, second]) == 9
     assert store.image_count() == 4
-    views = [view for view in store.queue(limit=100) if view.image.sha256 == first.sha256]
+    views = [view for view in store.browse(limit=100) if view.image.sha256 == first.sha256]
     assert [view.answer for view in views] == [*(pair.answer for pair in first.pairs), "By another prompt."]
     assert {view.image.source for view in views} == {"test:7"}
     assert views[0].labels == {"pose": "left", "hair": "grey", "age": "30-39"}
@@ -301,7 +303,7 @@ def test_the_database_is_in_its_data_directory_whatever_that_is_called(tmp_path:
 
 
 def test_image_files_are_named_by_their_content(store: Store, data_dir: Path) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     sha256 = view.image.sha256
     assert view.image.path == f"images/{sha256[:2]}/{sha256}.png"
     assert (data_dir / view.image.path).read_bytes() == png(0)
@@ -309,7 +311,7 @@ def test_image_files_are_named_by_their_content(store: Store, data_dir: Path) ->
 
 
 def test_a_snapshot_holds_what_was_curated(store: Store, data_dir: Path) -> None:
-    accepted, edited, rejected = store.queue(limit=3)
+    accepted, edited, rejected = store.browse(limit=3)
     store.decide("ana", decision(accepted, Action.ACCEPT))
     store.decide("ana", decision(edited, Action.EDIT, text="An edited answer."))
     store.decide("ana", decision(rejected, Action.REJECT))
@@ -328,7 +330,7 @@ def test_a_snapshot_holds_what_was_curated(store: Store, data_dir: Path) -> None
 
 
 def test_the_same_state_has_the_same_hash_and_a_changed_one_another(store: Store) -> None:
-    first, second = store.queue(limit=2)
+    first, second = store.browse(limit=2)
     store.decide("ana", decision(first, Action.ACCEPT))
     assert store.snapshot("a").sha256 == store.snapshot("b").sha256
     store.decide("ana", decision(second, Action.ACCEPT))
@@ -339,7 +341,7 @@ def test_the_same_state_has_the_same_hash_and_a_changed_one_another(store: Store
 
 @pytest.mark.parametrize("name", ["taken", "", "../outside", ".hidden", "a/b", "x" * 81])
 def test_a_snapshots_name_must_be_new_and_a_folders(store: Store, data_dir: Path, name: str) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     store.decide("ana", decision(view, Action.ACCEPT))
     store.snapshot("taken")
     content = (data_dir / "snapshots" / "taken" / "examples.jsonl").read_bytes()
@@ -357,7 +359,7 @@ def test_a_snapshot_of_nothing_is_refused(store: Store, data_dir: Path) -> None:
 
 
 def test_two_snapshots_of_one_name_at_once_make_one(store: Store) -> None:
-    (view,) = store.queue(limit=1)
+    (view,) = store.browse(limit=1)
     store.decide("ana", decision(view, Action.ACCEPT))
     outcomes: list[str] = []
 
@@ -381,7 +383,7 @@ def _run_together(functions: list) -> None:
 
 
 def test_threads_that_decide_the_same_pairs_never_overwrite(store: Store) -> None:
-    views = store.queue(limit=24)
+    views = store.browse(limit=24)
     stale: list[int] = []
 
     def review(reviewer: str) -> None:

@@ -27,7 +27,7 @@ COLUMNS = {
     "age": "VARCHAR DEFAULT '' NOT NULL",
     "run_id": "INTEGER CONSTRAINT fk_pairs_run_id_generation_runs REFERENCES generation_runs (id)",
     "shuffle": "INTEGER DEFAULT 0 NOT NULL",
-    "balance": "INTEGER",
+    "balance": "BIGINT",
 }
 
 
