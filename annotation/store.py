@@ -20,6 +20,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
 from annotation import leases
+from annotation.agreement.ratings import Ratings, read_ratings
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -434,6 +435,11 @@ class Store:
         query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer)
         with reading(self._engine) as session:
             return dict(sorted(session.exec(query).all()))  # here, since each database has its own order of texts
+
+    def ratings(self) -> Ratings:
+        """The verdicts about all pairs that have those of at least two reviewers, for `measure_agreement`."""
+        with reading(self._engine) as session:
+            return read_ratings(session)
 
     # Snapshots
 
