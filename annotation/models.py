@@ -306,6 +306,7 @@ class Decision(SQLModel, table=True):
     settles: bool = Field(
         default=False, sa_column_kwargs=_stored_as("false")
     )  # a curator's last word, whatever the reviewers have said
+    blind: bool = Field(default=True, sa_column_kwargs=_stored_as("true"))  # without having seen what others said
     lot: str | None = Field(default=None, min_length=36, max_length=36)  # decided together, so undone together
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
@@ -325,6 +326,7 @@ class Verdict(SQLModel, table=True):
     text: str | None = None
     note: str | None = None
     settles: bool = False
+    blind: bool
     created_at: datetime = Field(sa_type=UtcDateTime)  # of the decision
 
 

@@ -2,8 +2,8 @@
 
     ratings = store.ratings()
 
-Only verdicts are read that reviewers came to on their own: of each pair the first ones, as many as its overlap asks
-for. Later ones, and what a curator has settled, were given in sight of the others. So a pair of overlap 1 never counts.
+Only verdicts are read that reviewers came to without having seen what others said; so what a curator has settled does
+not count, nor does a second thought about a disputed pair.
 The one surprising fact: two edits are the same verdict, whatever their texts.
 """
 
@@ -95,16 +95,17 @@ def _blind_verdicts() -> sa.Select:
     # Read as text: making an enum of each of some 100,000 values would take longer than all the rest.
     action, attribute = (sa.type_coerce(column, sa.String) for column in (col(Verdict.action), col(Pair.attribute)))
     pair = col(Verdict.pair_id)
-    place = sa.func.row_number().over(partition_by=pair, order_by=col(Verdict.revision)).label("place")
     number = sa.func.count().over(partition_by=pair).label("number")
-    counted = sa.and_(col(Verdict.action).in_([Action(name) for name in CATEGORIES]), col(Verdict.settles).is_(False))
-    given = sa.select(pair, col(Verdict.reviewer), action.label("action"), place, number).where(counted).subquery().c
+    counted = sa.and_(
+        col(Verdict.action).in_([Action(name) for name in CATEGORIES]),
+        col(Verdict.blind).is_(True),
+        col(Verdict.settles).is_(False),
+    )
+    given = sa.select(pair, col(Verdict.reviewer), action.label("action"), number).where(counted).subquery().c
     about = (col(Pair.image_id), sa.func.coalesce(attribute, FREE_QUESTION), *(col(getattr(Pair, at)) for at in GROUPS))
     query = sa.select(given.pair_id, given.reviewer, given.action, *about)
     query = query.join(Pair, col(Pair.id) == given.pair_id)
-    return query.where(given.number > 1, given.place <= col(Pair.overlap), col(Pair.overlap) > 1).order_by(
-        given.pair_id
-    )
+    return query.where(given.number > 1).order_by(given.pair_id)
 
 
 def _places(values: Sequence[object], among: Sequence[object]) -> np.ndarray:
