@@ -237,7 +237,6 @@ def test_refusals_and_the_like_are_final_and_paid(store: Store, server: SteeredS
     check_complete(store, server, found["ok"])
 
 
-@pytest.mark.both_databases
 def test_what_was_asked_together_in_vain_is_asked_alone(store: Store, server: SteeredServer) -> None:
     fill(store, 12)
     server.behaviour.change(share_invalid_json=0.3, share_bad_attribute=0.3)
@@ -647,7 +646,6 @@ def test_a_file_that_is_gone_frees_its_questions(store: Store, server: SteeredSe
     check_complete(store, server, 8)
 
 
-@pytest.mark.both_databases
 def test_killed_while_it_collects(store: Store, server: SteeredServer) -> None:
     fill(store, 250)
     process = start_command(server, "--batch")

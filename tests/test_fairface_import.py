@@ -269,7 +269,6 @@ def test_split_and_limit_choose_rows(data_dir: Path, images: Path, tmp_path: Pat
     assert "labels.csv has no row whose file is in val/." in none.stdout
 
 
-@pytest.mark.usefixtures("database")
 def test_a_rerun_lists_the_same_and_what_is_new_comes_in(data_dir: Path, images: Path, tmp_path: Path) -> None:
     (images / "val/6.jpg").write_bytes((images / "val/1.jpg").read_bytes())
     rows = [f"val/{number}.jpg,{GOOD}" for number in (1, 2, 6)]

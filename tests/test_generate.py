@@ -249,7 +249,6 @@ def test_a_server_that_is_away_ends_the_run(store: Store) -> None:
     assert rows(store, "SELECT count(*) FROM pairs") == [(0,)]
 
 
-@pytest.mark.both_databases
 def test_the_cost_limit_is_kept(store: Store, server: TeacherServer) -> None:
     server.behaviour.change(latency_s=0.02)
     outcome = generate(store, server, limits=Limits(4, max_cost=0.02, price=PRICE))
@@ -320,7 +319,6 @@ def test_half_a_character_ends_its_own_question_and_not_the_run(store: Store) ->
         assert rows(store, "SELECT error FROM attempts WHERE state = 'error'") == [("Bad ? news.",)]
 
 
-@pytest.mark.both_databases
 def test_two_processes_share_the_work(store: Store, server: TeacherServer) -> None:
     server.behaviour.change(latency_s=0.1)
     both = [
@@ -497,7 +495,6 @@ def test_openai_wants_its_policy_to_be_acknowledged_first(store: Store) -> None:
     assert rows(store, "SELECT count(*) FROM attempts") == [(0,)]
 
 
-@pytest.mark.both_databases
 def test_a_dry_run_sends_nothing_and_learns_from_the_ledger(store: Store, server: TeacherServer) -> None:
     told = ("--dry-run", "--json", "--price", "2.5,10")
     before = json.loads(run_command(server, *told).stdout)

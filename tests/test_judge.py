@@ -214,7 +214,6 @@ def test_the_request_asks_for_a_verdict_about_the_picture(server: OpenAIServer) 
     assert request.body["messages"][1]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("store")
 def test_nothing_is_judged_twice(server: OpenAIServer) -> None:
     assert judge(server, "--limit", "1")["total"] == 1

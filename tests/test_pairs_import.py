@@ -41,7 +41,6 @@ def run(path: Path, images: Path, *more: str) -> dict[str, Any]:
     return summary("import-pairs", path, "--images", images, *more)
 
 
-@pytest.mark.usefixtures("database")
 def test_fairfacegpt_comes_in_with_its_attributes(data_dir: Path, images: Path, tmp_path: Path) -> None:
     items = [
         sharegpt(f"<image>\n{attribute.question}", f"About {attribute.topic} of {name}.", name)
@@ -109,7 +108,6 @@ def items_of(user: str, assistant: str) -> list[dict[str, str]]:
     return [{"from": user, "value": "Describe this image."}, {"from": assistant, "value": "A face."}]
 
 
-@pytest.mark.usefixtures("database")
 def test_two_answers_to_one_question_are_two_pairs(data_dir: Path, images: Path, tmp_path: Path) -> None:
     question = Attribute.SKIN.question
     items = [

@@ -186,7 +186,6 @@ def test_a_false_hint_is_told_in_the_place_of_the_true_one(store: Store, server:
         assert told[different] in false_values(different, true[different])
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("store")
 def test_nothing_is_probed_twice_and_a_larger_share_asks_only_the_rest(server: OpenAIServer) -> None:
     run(server, "generate", "--attributes", "demographic")

@@ -25,7 +25,7 @@ def agreement_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """How far reviewers agree, with 95 % intervals: in all, by attribute, by group of faces, two by two."""
-    with closing(Store.open(load_settings().data_dir)) as store:
+    with closing(Store.of(load_settings())) as store:
         agreement = measure_agreement(store.ratings(), two=two)
     if not agreement.total.pairs:
         print(headline(agreement), file=sys.stderr)
