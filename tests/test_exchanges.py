@@ -132,7 +132,7 @@ def test_another_exchange_is_another_pair(store: Store, attribute: Attribute | N
 
 def test_an_exchange_about_a_known_picture_joins_it(store: Store) -> None:
     seed(store, 1)
-    known = store.browse(status=Status.ACCEPTED, limit=1)[0]
+    known = store.browse(PairFilter(status=(Status.ACCEPTED,)), limit=1)[0]
     view = view_of(store, send(store, (store.data_dir / known.image.path).read_bytes(), attribute=Attribute.POSE))
     assert view.image == known.image
     assert view.labels == known.labels != {}
