@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
+from annotation.accounts.accounts import Accounts
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -100,6 +101,7 @@ class Store:
         self._engine = engine
         self.data_dir = data_dir
         self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
+        self.accounts = Accounts(engine)  # who may sign in, and what they may do
 
     @classmethod
     def open(cls, data_dir: Path) -> "Store":
