@@ -56,6 +56,7 @@ ROOT = Path(__file__).parent
 STYLES = [
     *sorted((ROOT / "facellm").glob("*.css")),
     ROOT / "annotation/dataset.css",
+    ROOT / "annotation/agreement/agreement.css",
     ROOT / "annotation/accounts/accounts.css",
 ]
 SCRIPT = ROOT / "facellm" / "studio.js"

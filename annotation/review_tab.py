@@ -69,13 +69,13 @@ def _asset(name: str) -> str:
 def _server_functions(store: Store, who: Who) -> list[Callable[..., dict[str, Any]]]:
     """What the script calls as server.NAME({...}); each takes and returns one JSON object."""
 
-    def next_pairs(request: dict[str, Any]) -> dict[str, Any]:
+    def next_pairs(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         wanted = QueueRequest.model_validate(request | {"attribute": request["attribute"] or None})
         views = store.queue(**wanted.model_dump(exclude={"known"}))
-        return _pairs_reply(store, views, wanted.known) | {"counts": _counts_for_desk(store)}
+        return _pairs_reply(store, who(page).name, views, wanted.known) | {"counts": _counts_for_desk(store)}
 
-    def recall(request: dict[str, Any]) -> dict[str, Any]:
-        return _pairs_reply(store, store.pairs(map(int, request["ids"])), request["known"])
+    def recall(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+        return _pairs_reply(store, who(page).name, store.pairs(map(int, request["ids"])), request["known"])
 
     def history(_request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         newest_first = store.history(who(page).name)
@@ -94,7 +94,7 @@ def _server_functions(store: Store, who: Who) -> list[Callable[..., dict[str, An
         return {
             "ok": event.uuid,
             "pair_id": event.pair_id,
-            "revision": view.pair.revision,
+            "revision": store.own_revisions(identity.name, [event.pair_id])[event.pair_id],
             "status": view.pair.status,
             "answer": view.answer,
             "flags": [_flag_for_desk(flag) for flag in view.flags],
@@ -116,18 +116,20 @@ def _counts_for_desk(store: Store) -> dict[str, dict[str, dict[Status, int]]]:
     }
 
 
-def _pairs_reply(store: Store, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
+def _pairs_reply(store: Store, reviewer: str, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
     """Pairs for the desk, with the pictures that it does not have yet."""
     missing = {view.image.sha256: view.image.path for view in views}
     for sha256 in known:
         missing.pop(sha256, None)
+    own = store.own_revisions(reviewer, [view.pair.id or 0 for view in views])
     return {
-        "pairs": [_pair_for_desk(view) for view in views],
+        "pairs": [_pair_for_desk(view, own.get(view.pair.id or 0, 0)) for view in views],
         "images": {sha256: _data_url(store.data_dir / path) for sha256, path in missing.items()},
     }
 
 
-def _pair_for_desk(view: PairView) -> dict[str, Any]:
+def _pair_for_desk(view: PairView, own: int) -> dict[str, Any]:
+    """The pair as the desk shows it; `own` is how many decisions of the reviewer's it has had."""
     return {
         "id": view.pair.id,
         "image": view.image.sha256,
@@ -136,7 +138,8 @@ def _pair_for_desk(view: PairView) -> dict[str, Any]:
         "question": view.pair.question,
         "answer": view.answer,
         "status": view.pair.status,
-        "revision": view.pair.revision,
+        "revision": own,
+        "others": None if view.pair.status.is_open else view.pair.revision - own,
         "labels": view.labels,
         "decided": _decided(view),
         "suspicion": view.suspicion,

@@ -17,8 +17,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from annotation.database import reading, writing
-from annotation.decisions import events_of, labels_of, standing
-from annotation.models import Decision, Image, Pair, Snapshot, Status
+from annotation.decisions import labels_of, verdicts_of
+from annotation.models import Image, Pair, Snapshot, Status, Verdict
 from facellm.data import SNAPSHOT_FILE, ContentHash, Example, Provenance, write_examples
 from facellm.errors import DataError
 
@@ -87,22 +87,21 @@ def _examples(session: Session, data_dir: Path, statuses: Sequence[Status]) -> I
         rows = session.exec(query).all()
         if not rows:
             return
-        events = events_of(session, [pair.id or 0 for pair, _ in rows])
+        verdicts = verdicts_of(session, [pair.id or 0 for pair, _ in rows])
         labels = labels_of(session, {pair.image_id for pair, _ in rows})
         for pair, image in rows:
-            decision = standing(events[pair.id or 0])
-            yield _example(pair, image, data_dir, decision, labels[pair.image_id])
+            yield _example(pair, image, data_dir, verdicts[pair.id or 0], labels[pair.image_id])
         after = rows[-1][0].id or 0
         session.expunge_all()
 
 
-def _example(pair: Pair, image: Image, data_dir: Path, decision: Decision | None, labels: dict[str, str]) -> Example:
-    edited = decision.text if decision else None
+def _example(pair: Pair, image: Image, data_dir: Path, verdicts: list[Verdict], labels: dict[str, str]) -> Example:
+    by = [verdict.reviewer for verdict in verdicts if verdict.settles] or [verdict.reviewer for verdict in verdicts]
     provenance = Provenance(
         image_sha256=(image.sha256,),
         pair_id=pair.id,
         status=pair.status.value,
-        reviewer=decision.reviewer if decision else None,
+        reviewer=by[-1] if by else None,
         teacher=pair.teacher,
         prompt_version=pair.prompt_version,
         labels=labels,
@@ -111,6 +110,6 @@ def _example(pair: Pair, image: Image, data_dir: Path, decision: Decision | None
         images=(os.path.join(data_dir, image.path),),  # a Path for each pair would take as long as its hash
         attribute=pair.attribute,
         question=pair.question,
-        answer=pair.answer if edited is None else edited,
+        answer=pair.stands,
         provenance=provenance,
     )

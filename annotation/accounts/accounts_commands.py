@@ -109,4 +109,4 @@ def _line(account: Reviewer) -> str:
 
 
 def _store() -> closing[Store]:
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))
