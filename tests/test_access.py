@@ -4,7 +4,6 @@ python -m pytest tests/test_access.py
 """
 
 import hashlib
-import socket
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +15,12 @@ import gradio as gr
 import pytest
 from gradio_calls import Caller
 from rendered_examples import make_examples
+from whole_page import served
 
-import app
-from annotation.accounts.sign_in import SignIn
 from annotation.models import Purpose, Role, Status
 from annotation.seed import seed
 from annotation.store import Store
 from facellm import jobs
-from facellm.answerers import Answerers
 from facellm.config import Settings, TeacherEndpoint, load_settings
 
 PASSWORD = "correct horse battery"
@@ -152,14 +149,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     )
     (run_dir / "result.json").write_text('{"state": "finished"}')
     store.ledger.start_run(Purpose.GENERATE, "teacher", teacher.base_url, {"model": "teacher"})
-    sign_in = SignIn(store.accounts, settings)
-    page = app.build_app(settings, store, Answerers(None, adapters=dict, checkpoints={}, remotes=[]), sign_in)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page.launch(**app.launch_options(settings, sign_in) | {"server_name": "127.0.0.1", "server_port": port})
-    yield Studio(str(page.local_url), page, store, settings)
-    page.close()
+    with served(settings, store) as (url, page):
+        yield Studio(url, page, store, settings)
     store.close()
 
 

@@ -66,7 +66,8 @@ def build_accounts_panel(store: Store, who: Who) -> None:
             )
             new_role = gr.Dropdown(ROLES, value=Role.REVIEWER.value, label="Role", min_width=120)
             add = gr.Button("Add", size="sm", variant="primary", scale=0, min_width=80)
-        told = gr.HTML(elem_id="accounts-told", padding=False)
+    # Outside the box: whoever adds the first account is no admin from then on, and has to see its password.
+    told = gr.HTML(elem_id="accounts-told", padding=False)
     view = [box, listed, chosen, role, switch]
     gr.on(None, panel.arrive, None, view, **QUIET)  # when the page is loaded
     chosen.input(panel.show, chosen, view, **QUIET)
@@ -165,8 +166,8 @@ def _name(account: Reviewer) -> str:
 
 def _password_html(account: Reviewer, password: str) -> str:
     return (
-        f"{_name(account)} signs in with the password <code>{html.escape(password)}</code>. It is shown only now: pass "
-        "it on, and have it changed after the first sign-in."
+        f"{_name(account)} signs in with the password <code>{html.escape(password)}</code>. It is shown only now: "
+        "pass it on, and have it changed after the first sign-in. Changes of who may do what show after a reload."
     )
 
 
