@@ -44,7 +44,7 @@ def build_account_bar(sign_in: SignIn) -> None:
     )
     if sign_in.way() is Way.HUGGINGFACE:
         gr.LoginButton(
-            "Sign in with Hugging Face", "Sign out ({})", size="sm", min_width=0, scale=0, elem_id="account-huggingface"
+            "Sign in with Hugging Face", "Sign out", size="sm", min_width=0, scale=0, elem_id="account-huggingface"
         )
 
 
