@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annotation.accounts.accounts_commands import app as accounts_app
 from annotation.agreement.agreement_commands import app as agreement_app
 from annotation.checks.check_commands import app as check_app
 from annotation.imports.import_commands import app as import_app
@@ -38,6 +39,7 @@ app.add_typer(probe_app)
 app.add_typer(stats_app)
 app.add_typer(import_app)
 app.add_typer(check_app)
+app.add_typer(accounts_app)
 app.add_typer(agreement_app)
 
 

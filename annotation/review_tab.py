@@ -14,8 +14,8 @@ from typing import Any, Literal
 import gradio as gr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from annotation.models import FREE_QUESTION, DecisionInput, Flag, Reason, Status
-from annotation.pair_filter import PairFilter
+from annotation.accounts.identity import Who, require
+from annotation.models import FREE_QUESTION, DecisionInput, Flag, Reason, Role, Status
 from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
@@ -40,21 +40,21 @@ class QueueRequest(BaseModel):
     known: list[str]
 
 
-def build_review_tab(store: Store, reviewer: str) -> None:
+def build_review_tab(store: Store, who: Who) -> None:
     """Build the desk inside an open tab.
 
     Args:
         store: where pairs come from and decisions go.
-        reviewer: the name under which decisions are stored.
+        who: tells who is asking: under that name decisions are stored.
     """
     gr.HTML(
         html_template=_asset("review_desk.html"),
         css_template=_asset("review_desk.css"),
         js_on_load="\n".join(_asset(script) for script in SCRIPTS),
-        server_functions=_server_functions(store, reviewer),
+        server_functions=_server_functions(store, who),
         apply_default_css=False,
         elem_id="review-desk",
-        reviewer=reviewer,
+        reviewer=who(None).name,
         attributes=[*((attribute.value, attribute.topic) for attribute in Attribute), (FREE_QUESTION, FREE_QUESTION)],
         statuses=[status.value for status in Status],
         orders=[order.value for order in Order],
@@ -66,25 +66,26 @@ def _asset(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, Any]], dict[str, Any]]]:
+def _server_functions(store: Store, who: Who) -> list[Callable[..., dict[str, Any]]]:
     """What the script calls as server.NAME({...}); each takes and returns one JSON object."""
 
-    def next_pairs(request: dict[str, Any]) -> dict[str, Any]:
+    def next_pairs(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         wanted = QueueRequest.model_validate(request | {"attribute": request["attribute"] or None})
-        which = PairFilter(attribute=wanted.attribute, status=(wanted.status,))
-        views = store.browse(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
-        return _pairs_reply(store, reviewer, views, wanted.known) | {"counts": _counts_for_desk(store)}
+        views = store.queue(**wanted.model_dump(exclude={"known"}))
+        return _pairs_reply(store, who(page).name, views, wanted.known) | {"counts": _counts_for_desk(store)}
 
-    def recall(request: dict[str, Any]) -> dict[str, Any]:
-        return _pairs_reply(store, reviewer, store.pairs(map(int, request["ids"])), request["known"])
+    def recall(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+        return _pairs_reply(store, who(page).name, store.pairs(map(int, request["ids"])), request["known"])
 
-    def history(_request: dict[str, Any]) -> dict[str, Any]:
-        newest_first = store.history(reviewer)
+    def history(_request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+        newest_first = store.history(who(page).name)
         return {"decisions": [{"uuid": event.uuid, "pairId": event.pair_id} for event in reversed(newest_first)]}
 
-    def decide(request: dict[str, Any]) -> dict[str, Any]:
+    def decide(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+        identity = who(page)
         try:
-            event = store.decide(reviewer, DecisionInput.model_validate(request))
+            require(identity, Role.REVIEWER, "decide about pairs")
+            event = store.decide(identity.name, DecisionInput.model_validate(request))
         except ValidationError as error:
             return _refusal(store, request, f"A decision could not be stored: {error.errors()[0]['msg']}.")
         except FaceLLMError as error:
@@ -93,7 +94,7 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
         return {
             "ok": event.uuid,
             "pair_id": event.pair_id,
-            "revision": store.own_revisions(reviewer, [event.pair_id])[event.pair_id],
+            "revision": store.own_revisions(identity.name, [event.pair_id])[event.pair_id],
             "status": view.pair.status,
             "answer": view.answer,
             "flags": [_flag_for_desk(flag) for flag in view.flags],

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
 from annotation import leases
+from annotation.accounts.accounts import Accounts
 from annotation.agreement.ratings import Ratings, read_ratings
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
@@ -112,6 +113,7 @@ class Store:
         self._engine = engine
         self.data_dir = data_dir
         self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
+        self.accounts = Accounts(engine)  # who may sign in, and what they may do
         self.project = ProjectStore(engine)  # guidelines, overlap
 
     @classmethod

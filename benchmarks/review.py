@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import gradio as gr  # noqa: E402 - after the path to this checkout
 from support.chromium import laptop_page  # noqa: E402
 
+from annotation.accounts.identity import Identity  # noqa: E402
+from annotation.models import Role  # noqa: E402
 from annotation.review_tab import build_review_tab  # noqa: E402
 from annotation.seed import seed  # noqa: E402
 from annotation.store import Store  # noqa: E402
@@ -83,7 +85,7 @@ def served_desk(faces: int) -> Iterator[str]:
         store = Store.open(Path(folder))
         seed(store, faces)
         with gr.Blocks(analytics_enabled=False) as app:
-            build_review_tab(store, "benchmark")
+            build_review_tab(store, lambda _: Identity("benchmark", Role.REVIEWER))
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

@@ -145,7 +145,7 @@ def decided(data_dir: Path) -> dict[Status, int]:
         store.close()
 
 
-@pytest.mark.parametrize("name", ["Chat", "Dataset", "Review", "Fine-tune"])
+@pytest.mark.parametrize("name", ["Chat", "Dataset", "Review", "Fine-tune", "Team"])
 def test_a_phone_shows_all_of_it(studio: Studio, browser: Any, name: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import gradio as gr
 import pytest
+from people import ana
 from PIL import Image
 
 from annotation.checks.checking import CHECKS
@@ -51,7 +52,7 @@ def store(seeded: Path, data_dir: Path) -> Iterator[Store]:
 def url(store: Store) -> Iterator[str]:
     with gr.Blocks(analytics_enabled=False) as app, gr.Tabs(elem_id="studio-tabs"):
         with gr.Tab("Review"):
-            build_review_tab(store, "ana")
+            build_review_tab(store, ana)
         with gr.Tab("Other"):
             gr.Textbox(label="Text")
     yield serve(app)
@@ -401,7 +402,7 @@ def test_text_is_never_markup_and_a_lost_image_does_not_stop_the_review(desk: De
 def test_without_a_pair_the_desk_says_what_to_do(browser: Any, data_dir: Path) -> None:
     empty = Store.open(data_dir)
     with gr.Blocks(analytics_enabled=False) as app:
-        build_review_tab(empty, "ana")
+        build_review_tab(empty, ana)
     page = browser.new_page()
     page.goto(serve(app))
     page.wait_for_selector(".desk[data-state=empty]")
@@ -462,7 +463,7 @@ def test_without_flags_the_desk_says_how_to_get_them(browser: Any, data_dir: Pat
     ids = [pair.pair_id for pair in unchecked.checkable()]
     unchecked.replace_flags(CHECKS, {}, {pair.pair_id: pair.revision for pair in unchecked.checkable(ids=ids)})
     with gr.Blocks(analytics_enabled=False) as app:
-        build_review_tab(unchecked, "ana")
+        build_review_tab(unchecked, ana)
     page = browser.new_page()
     Desk(page, serve(app))
     page.select_option("select.order", "only flagged ones")
