@@ -1,78 +1,73 @@
-"""In which order pairs are reviewed: as they were stored, or the most suspicious first.
+"""In which order pairs are reviewed, and how many there are of each kind.
 
-The one surprising fact: by suspicion, pairs with flags and pairs without are two queries. Together they would have to
-sort all pairs for each page; apart, the first sorts only what has flags, and the second reads on in the index.
+The one surprising fact: each facet is counted with all filters but its own, so that the list of a filter shows what
+another choice would bring.
 """
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
-import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
-from annotation.checks.flags import suspicion_of_flags
-from annotation.models import FREE_QUESTION, Flag, Pair, Status
-from facellm.data import Attribute
+from annotation.models import FREE_QUESTION, Flag, Pair, Verdict
+from annotation.pair_filter import PairFilter
 
 
 class Order(StrEnum):
-    """Which pairs come, and which first."""
+    """Which pairs come first."""
 
-    STORED = "in order"
+    BY_IMAGE = "by image"  # the eight questions about one face in a row
+    SHUFFLED = "shuffled"
     SUSPICIOUS = "most suspicious first"
-    FLAGGED = "only flagged ones"  # the most suspicious first, too
+    BALANCED = "balanced"
+
+    def columns(self) -> tuple[Any, ...]:
+        """What rows of `pairs` are sorted by."""
+        stored = (col(Pair.image_id), col(Pair.id))
+        return {
+            Order.BY_IMAGE: stored,
+            Order.SHUFFLED: (col(Pair.shuffle), col(Pair.id)),
+            Order.SUSPICIOUS: (col(Pair.suspicion).desc(), *stored),
+            Order.BALANCED: (col(Pair.balance).is_(None), col(Pair.balance), *stored),
+        }[self]
 
 
-def next_pairs(
-    session: Session,
-    *,
-    attribute: Attribute | Literal["free question"] | None,
-    status: Status,
-    order: Order,
-    after: int,
-    below: int | None,
-    exclude: Iterable[int],
-    limit: int,
-) -> list[Pair]:
-    """The next pairs to look at; see `Store.queue`."""
-    query = select(Pair).where(Pair.status == status, col(Pair.id).not_in(list(exclude)))
-    if attribute is not None:
-        query = query.where(Pair.attribute == (None if attribute == FREE_QUESTION else attribute))
-    if order is Order.STORED:
-        return list(session.exec(query.where(col(Pair.id) > after).order_by(col(Pair.id)).limit(limit)).all())
-    pairs = [] if below == 0 else _flagged(session, query, after, below, limit)
-    if order is Order.SUSPICIOUS and len(pairs) < limit:
-        unflagged = query.where(~_has_flag(), col(Pair.id) > (after if below == 0 else 0)).order_by(col(Pair.id))
-        pairs += session.exec(unflagged.limit(limit - len(pairs))).all()
-    return pairs
+def read_facets(session: Session, which: PairFilter) -> dict[str, dict[str, int]]:
+    """Field → value → how many pairs."""
+    found = {}
+    for name, column in (
+        ("attribute", Pair.attribute),
+        ("status", Pair.status),
+        ("race", Pair.race),
+        ("gender", Pair.gender),
+        ("age", Pair.age),
+        ("run", Pair.run_id),
+    ):
+        others = which.model_copy(update={name: () if name == "status" else None})
+        rows = session.exec(select(column, func.count()).where(*others.conditions()).group_by(col(column)))
+        found[name] = {
+            (FREE_QUESTION if name == "attribute" else "") if value is None else str(value): number
+            for value, number in rows
+        }
+    others = which.model_copy(update={"flag": None})
+    ids = select(Pair.id).where(*others.conditions())
+    rows = session.exec(select(Flag.check, func.count(col(Flag.pair_id).distinct())).where(col(Flag.pair_id).in_(ids)).group_by(Flag.check))
+    found["flag"] = dict(rows.all())
+    others = which.model_copy(update={"reviewer": None})
+    ids = select(Pair.id).where(*others.conditions())
+    rows = session.exec(select(Verdict.reviewer, func.count()).where(col(Verdict.pair_id).in_(ids)).group_by(Verdict.reviewer))
+    found["reviewer"] = dict(rows.all())
+    return found
 
 
-def count_pairs(session: Session, *, flagged: bool) -> dict[Attribute | None, dict[Status, int]]:
-    """How many pairs there are, by attribute (None: free questions) and status; zeros are not left out.
-
-    Args:
-        session: one to read with.
-        flagged: count only pairs with a flag.
-    """
-    counts = {attribute: dict.fromkeys(Status, 0) for attribute in (*Attribute, None)}
+def count_pairs(session: Session, *, flagged: bool) -> Any:
+    """As it was."""
+    from annotation.models import Status
+    from facellm.data import Attribute
+    counts: Any = {attribute: dict.fromkeys(Status, 0) for attribute in (*Attribute, None)}
     query = select(Pair.attribute, Pair.status, func.count()).group_by(col(Pair.attribute), col(Pair.status))
     if flagged:
         query = query.where(col(Pair.id).in_(select(Flag.pair_id)))
     for attribute, status, number in session.exec(query):
         counts[attribute][Status(status)] = number
     return counts
-
-
-def _flagged(session: Session, query: Any, after: int, below: int | None, limit: int) -> list[Pair]:
-    """Pairs with flags, the most suspicious first, those of equal suspicion by their ids."""
-    scored = select(Flag.pair_id, suspicion_of_flags().label("score")).group_by(col(Flag.pair_id)).subquery()
-    query = query.join(scored, scored.c.pair_id == Pair.id).order_by(scored.c.score.desc(), col(Pair.id))
-    if below is not None:
-        at_the_same = sa.and_(scored.c.score == below, col(Pair.id) > after)
-        query = query.where(sa.or_(scored.c.score < below, at_the_same))
-    return list(session.exec(query.limit(limit)).all())
-
-
-def _has_flag() -> Any:
-    return select(Flag.id).where(Flag.pair_id == Pair.id).exists()

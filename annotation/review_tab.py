@@ -111,14 +111,13 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
 
 def _next_pairs(store: Store, identity: Identity, wanted: QueueRequest, which: PairFilter) -> list[PairView]:
     """Leased, where they are open and the person may decide; else only shown."""
+    shows_open = any(status.is_open for status in which.status or Status)
+    if shows_open and which.reviewer not in (None, identity.name):
+        raise DataError("Whether somebody else has decided about an open pair is not shown. Choose another status.")
     if which.status != (Status.PENDING,) or not identity.may(Role.REVIEWER):
         return store.queue(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
-    if which.reviewer not in (None, identity.name):
-        raise DataError("Whether somebody else has decided about an open pair is not shown. Choose another status.")
     which = which.model_copy(update={"status": ()})  # what others have skipped is open, too
-    return store.claim(
-        identity.name, wanted.holder, which, wanted.order, exclude=wanted.exclude, limit=wanted.limit
-    )
+    return store.claim(identity.name, wanted.holder, which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
 
 
 def _about_pairs(store: Store, who: Who) -> list[ServerFunction]:
@@ -133,17 +132,14 @@ def _about_pairs(store: Store, who: Who) -> list[ServerFunction]:
         newest_first = store.history(who(page).name)
         return {"decisions": [own_decision(event) for event in reversed(newest_first)]}
 
-    def events(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+    def pair_events(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         """All that was decided about a pair; of an open one only what the person has decided himself."""
-        (view,) = store.pairs([int(request["id"])]) or [None]
-        if view is None:
-            return {"events": []}
         found = store.events(int(request["id"]))
-        if view.pair.status.is_open:
+        if any(view.pair.status.is_open for view in store.pairs([int(request["id"])])):
             found = [event for event in found if event.reviewer == who(page).name]
         return {"events": [event_for_desk(event) for event in found]}
 
-    return [recall, history, events]
+    return [recall, history, pair_events]
 
 
 def _about_decisions(store: Store, who: Who) -> list[ServerFunction]:
@@ -198,8 +194,9 @@ def _refused(
     store: Store, identity: Identity, uuid: str, pair_id: Any, error: ValidationError | FaceLLMError
 ) -> dict[str, Any]:
     """An answer that makes the desk take the decision back and show what stands instead."""
-    invalid = isinstance(error, ValidationError)
-    message = f"A decision could not be stored: {error.errors()[0]['msg']}." if invalid else str(error)
+    message = str(error)
+    if isinstance(error, ValidationError):
+        message = f"A decision could not be stored: {error.errors()[0]['msg']}."
     reply = {"refused": uuid, "message": message, "pair_id": pair_id}
     views = store.pairs([pair_id]) if isinstance(error, StaleError) and isinstance(pair_id, int) else []
     if not views:
@@ -244,16 +241,12 @@ def _ids(request: dict[str, Any]) -> list[int]:
     return [int(pair_id) for pair_id in request["ids"]][:1000]
 
 
-def _pairs_reply(
-    store: Store, identity: Identity, views: Sequence[PairView], known: Sequence[str]
-) -> dict[str, Any]:
+def _pairs_reply(store: Store, identity: Identity, views: Sequence[PairView], known: Sequence[str]) -> dict[str, Any]:
     """Pairs for the desk, with the pictures that it does not have yet."""
     own = store.own_revisions(identity.name, [view.pair.id or 0 for view in views])
     return {
         "pairs": [pair_for_desk(view, identity.name, own.get(view.pair.id or 0, 0)) for view in views],
-        "images": {
-            sha256: _data_url(store.data_dir / path) for sha256, path in pictures_wanted(views, known).items()
-        },
+        "images": {sha256: _data_url(store.data_dir / path) for sha256, path in pictures_wanted(views, known).items()},
     }
 
 

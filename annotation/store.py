@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from alembic.util.exc import CommandError
 from PIL import Image as Pictures
@@ -42,7 +41,6 @@ from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
     CURATED,
-    FREE_QUESTION,
     Decision,
     DecisionInput,
     Flag,
@@ -54,9 +52,10 @@ from annotation.models import (
     Status,
     Verdict,
 )
+from annotation.pair_filter import PairFilter
 from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
-from annotation.review_queue import Order, count_pairs, next_pairs
+from annotation.review_queue import Order, count_pairs, read_facets
 from annotation.snapshots import take_snapshot
 from annotation.statistics.generation_stats import (
     Costs,
@@ -71,7 +70,7 @@ from annotation.teaching.ledger import Ledger
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.config import Settings
 from facellm.data import Attribute
-from facellm.errors import ConfigError, DataError
+from facellm.errors import ConfigError, DataError, StaleError
 from facellm.votes import Vote
 
 DATABASE = "studio.db"
@@ -229,39 +228,17 @@ class Store:
     # Reviewing
 
     def queue(
-        self,
-        *,
-        attribute: Attribute | Literal["free question"] | None = None,
-        status: Status = Status.PENDING,
-        order: Order = Order.STORED,
-        after: int = 0,
-        below: int | None = None,
-        exclude: Iterable[int] = (),
-        limit: int = 20,
+        self, which: PairFilter, order: Order = Order.BY_IMAGE, *, exclude: Collection[int] = (), limit: int = 20
     ) -> list[PairView]:
-        """The next pairs to look at: the eight pairs of one face follow each other, unless the order says otherwise.
-
-        Args:
-            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
-            status: only pairs of this status.
-            order: whether the most suspicious pairs come first, and whether those without a flag come at all.
-            after: only pairs that come after the pair of this id.
-            below: the suspicion of that pair; None, with `after` 0, begins at the start. In order it is not heeded.
-            exclude: ids that the caller has already.
-            limit: at most so many.
-        """
+        """Pairs to look at, in an order; nothing is leased."""
         with reading(self._engine) as session:
-            pairs = next_pairs(
-                session,
-                attribute=attribute,
-                status=status,
-                order=order,
-                after=after,
-                below=below,
-                exclude=exclude,
-                limit=limit,
-            )
-            return _views(session, pairs)
+            query = select(Pair).where(*which.conditions(), col(Pair.id).not_in(exclude))
+            return _views(session, session.exec(query.order_by(*order.columns()).limit(limit)).all())
+
+    def facets(self, which: PairFilter) -> dict[str, dict[str, int]]:
+        """How many pairs there are of each value of each field of a filter."""
+        with reading(self._engine) as session:
+            return read_facets(session, which)
 
     def pairs(self, ids: Iterable[int]) -> list[PairView]:
         """The pairs of these ids, in the order of their ids; unknown ids are left out."""
@@ -273,27 +250,17 @@ class Store:
         self,
         reviewer: str,
         holder: str,
+        which: PairFilter,
+        order: Order = Order.BY_IMAGE,
         *,
-        attribute: Attribute | Literal["free question"] | None = None,
         exclude: Collection[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
-        """Lease the next open pairs to a window of a reviewer, so that nobody else is given them; see `leases`.
-
-        Args:
-            reviewer: who will decide them.
-            holder: his window.
-            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
-            exclude: ids that the window has already.
-            limit: at most so many.
-        """
-        conditions = (
-            [] if attribute is None else [Pair.attribute == (None if attribute == FREE_QUESTION else attribute)]
-        )
-        order = (col(Pair.image_id), col(Pair.id))
+        """Lease the next open pairs to a window of a reviewer, so that nobody else is given them; see `leases`."""
+        columns = order.columns()
         with writing(self._engine) as session:
-            ids = leases.claim(session, reviewer, holder, conditions, order, exclude=exclude, limit=limit)
-            return _views(session, session.exec(select(Pair).where(col(Pair.id).in_(ids)).order_by(*order)).all())
+            ids = leases.claim(session, reviewer, holder, which.conditions(), columns, exclude=exclude, limit=limit)
+            return _views(session, session.exec(select(Pair).where(col(Pair.id).in_(ids)).order_by(*columns)).all())
 
     def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
         """Keep the leases of these pairs for their full time again; return those that the window still holds."""
@@ -509,7 +476,11 @@ def _decide(session: Session, reviewer: str, decision: DecisionInput, *, may_set
         return stored
     which = select(Pair.text).where(Pair.id == decision.pair_id)
     before = session.exec(which).first()
-    event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    try:
+        event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    except StaleError as error:
+        error.pair_id = decision.pair_id
+        raise
     leases.release(session, reviewer, ids=[decision.pair_id])
     if before != session.exec(which).one():
         check_again(session, [decision.pair_id])  # another text stands now

@@ -265,6 +265,7 @@ function startFlagging() {
 
 function stopWriting() {
   if (!writing()) return;
+  document.activeElement.blur(); // a hidden field would still swallow the next key
   find('.editing-box').hidden = true;
   desk.dataset.state = 'showing';
 }

@@ -58,7 +58,7 @@ async function showEvents() {
   if (!details.open || !view) return;
   const list = details.querySelector('ol');
   list.replaceChildren('…');
-  const reply = await server.events({ id: view.id });
+  const reply = await server.pair_events({ id: view.id });
   if (current !== view || !reply) return;
   list.replaceChildren(...reply.events.map(eventLine));
 }
