@@ -39,7 +39,9 @@ function showPair(view) {
 }
 
 function badgeText(view) {
-  if (isOpen(view)) return view.mine ? view.status + ' by you' : '';
+  if (isOpen(view) && !view.mine) return '';
+  const reason = view.mine?.reason ? ': ' + view.mine.reason : '';
+  if (!view.others && view.mine) return view.status + ' by you' + reason;
   return [view.status, view.decided].filter(Boolean).join(' ');
 }
 
