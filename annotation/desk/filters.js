@@ -98,7 +98,7 @@ function showFilter() {
   find('.more-count').textContent = used.filter((name) => name !== 'attribute').length || '';
   find('.chips').hidden = !used.length;
   find('.chips').replaceChildren(...used.map(filterChip), ...(used.length > 1 ? [clearAll()] : []));
-  for (const wants of ['grid']) find('[data-do="' + wants + '"].tool').setAttribute('aria-pressed', inGrid());
+  find('.tool[data-do="grid"]').setAttribute('aria-pressed', inGrid());
 }
 
 function filterChip(name) {
@@ -174,7 +174,7 @@ function keepAddress() {
 
 const quoted = (value) => (/^[\w.,:+-]+$/.test(value) ? value : '"' + value.replace(/["\\]/g, '\\$&') + '"');
 
-// {wanted: fields, view, pair}
+// Sets the filters; returns what else the address says: {grid, pair}.
 function readAddress() {
   const text = new URL(window.location).searchParams.get('review') ?? '';
   const found = {};
@@ -184,7 +184,6 @@ function readAddress() {
   const offered = { attribute: props.attributes.map(([value]) => value), status: props.statuses, order: props.orders };
   const wanted = Object.entries(found).filter(([name, value]) => name in filter && (offered[name]?.includes(value) ?? true));
   for (const [name, value] of wanted) filter[name] = name === 'run' ? Number(value) || '' : value;
-  if (Object.keys(ANYTHING).some((name) => filter[name] !== '')) showMore(true);
   return { grid: found.view === 'grid', pair: Number(found.pair) || null };
 }
 

@@ -13,7 +13,7 @@ function wordDiff(before, after) {
   while (end < old.length - start && end < young.length - start && old.at(-1 - end) === young.at(-1 - end)) end += 1;
   return joined([
     ...old.slice(0, start).map((text) => ({ kind: 'same', text })),
-    ...changed(old.slice(start, old.length - end), young.slice(start, young.length - end)),
+    ...withoutCrumbs(changed(old.slice(start, old.length - end), young.slice(start, young.length - end))),
     ...old.slice(old.length - end).map((text) => ({ kind: 'same', text })),
   ]);
 }
@@ -44,8 +44,23 @@ function changed(old, young) {
   return [...found, ...whole(old.slice(i), 'out'), ...whole(young.slice(j), 'in')];
 }
 
-// Runs of one kind become one piece, and a lone space between two changes belongs to them: "old man" → "young woman"
-// is one change, not two with a space left over.
+// Where only a short word or two is common to both texts between two changes ("is", "of the"), all of it is one change:
+// a sentence that was written anew is read more easily whole than in crumbs.
+function withoutCrumbs(parts) {
+  const kept = [];
+  for (let start = 0; start < parts.length; ) {
+    let end = start;
+    while (end < parts.length && parts[end].kind === parts[start].kind) end += 1;
+    const run = parts.slice(start, end);
+    const between = start > 0 && end < parts.length;
+    const crumb = run[0].kind === 'same' && between && !run.some(({ text }) => /[\p{L}\p{N}]{4}/u.test(text));
+    kept.push(...(crumb ? run.map(({ text }) => ({ kind: 'both', text })) : run));
+    start = end;
+  }
+  return kept;
+}
+
+// Runs of one kind become one piece; what is in both texts and yet counts as changed goes out and comes in again.
 function joined(parts) {
   const runs = [];
   let [out, put] = ['', ''];
@@ -54,18 +69,16 @@ function joined(parts) {
     if (put) runs.push({ kind: 'in', text: put });
     [out, put] = ['', ''];
   };
-  parts.forEach(({ kind, text }, index) => {
-    if (kind === 'out') out += text;
-    else if (kind === 'in') put += text;
-    else if ((out || put) && !text.trim() && index + 1 < parts.length && parts[index + 1].kind !== 'same') {
-      out += text;
-      put += text;
-    } else {
-      flush();
-      if (runs.at(-1)?.kind === 'same') runs.at(-1).text += text;
-      else runs.push({ kind: 'same', text });
+  for (const { kind, text } of parts) {
+    if (kind !== 'same') {
+      if (kind !== 'in') out += text;
+      if (kind !== 'out') put += text;
+      continue;
     }
-  });
+    flush();
+    if (runs.at(-1)?.kind === 'same') runs.at(-1).text += text;
+    else runs.push({ kind: 'same', text });
+  }
   flush();
   return runs;
 }
