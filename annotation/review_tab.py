@@ -100,24 +100,32 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
         store.release(who(page).name, str(request["holder"]), _ids(request) if "ids" in request else None)
         return {"ok": True}
 
-    def facets(request: dict[str, Any], _page: gr.Request) -> dict[str, Any]:
+    def facets(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         try:
-            return store.facets(PairFilter.read(request["filter"]))
+            which = PairFilter.read(request["filter"])
+            found = dict(store.facets(which))
         except FaceLLMError as error:
             return {"error": str(error)}
+        if _shows_open(which):  # who else has decided about an open pair is not shown, not even as a number
+            name = who(page).name
+            found["reviewer"] = {name: found["reviewer"][name]} if name in found["reviewer"] else {}
+        return found
 
     return [claim, renew, release, facets]
 
 
 def _next_pairs(store: Store, identity: Identity, wanted: QueueRequest, which: PairFilter) -> list[PairView]:
     """Leased, where they are open and the person may decide; else only shown."""
-    shows_open = any(status.is_open for status in which.status or Status)
-    if shows_open and which.reviewer not in (None, identity.name):
+    if _shows_open(which) and which.reviewer not in (None, identity.name):
         raise DataError("Whether somebody else has decided about an open pair is not shown. Choose another status.")
     if which.status != (Status.PENDING,) or not identity.may(Role.REVIEWER):
         return store.queue(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
     which = which.model_copy(update={"status": ()})  # what others have skipped is open, too
     return store.claim(identity.name, wanted.holder, which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
+
+
+def _shows_open(which: PairFilter) -> bool:
+    return any(status.is_open for status in which.status or Status)
 
 
 def _about_pairs(store: Store, who: Who) -> list[ServerFunction]:

@@ -73,7 +73,6 @@ function fillFacets() {
     select.value = filter[name];
     select.disabled = !options.length;
   }
-  field('reviewer').disabled ||= ['pending', 'skipped'].includes(filter.status) && !me.can_settle;
   for (const each of field('status').options) {
     each.textContent = capital(each.value) + ' (' + (facets.status[each.value] ?? 0).toLocaleString('en') + ')';
   }
