@@ -38,7 +38,7 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
-from annotation.facets import Facets, read_facets
+from annotation.facets import read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
@@ -72,7 +72,7 @@ from annotation.teaching.ledger import Ledger
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.config import Settings
 from facellm.data import Attribute
-from facellm.errors import ConfigError, DataError
+from facellm.errors import ConfigError, DataError, StaleError
 from facellm.votes import Vote
 
 DATABASE = "studio.db"
@@ -262,8 +262,8 @@ class Store:
         with writing(self._engine) as session:
             prepare(session, order)
 
-    def facets(self, which: PairFilter = NO_FILTER) -> Facets:
-        """What can be chosen for each field of a filter, with how many pairs that would give; see `facets`.
+    def facets(self, which: PairFilter = NO_FILTER) -> dict[str, dict[str, int]]:
+        """What can be chosen for each field of a filter: field → value → how many pairs that would give.
 
         Raises:
             DataError: the filter's text has no word to look for.
@@ -521,7 +521,11 @@ def _decide(session: Session, reviewer: str, decision: DecisionInput, *, may_set
         return stored
     which = select(Pair.text).where(Pair.id == decision.pair_id)
     before = session.exec(which).first()
-    event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    try:
+        event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    except StaleError as error:
+        error.pair_id = decision.pair_id
+        raise
     leases.release(session, reviewer, ids=[decision.pair_id])
     if before != session.exec(which).one():
         check_again(session, [decision.pair_id])  # another text stands now

@@ -32,6 +32,8 @@ class BusyError(FaceLLMError):
 class StaleError(FaceLLMError):
     """The thing that was to be changed has been changed by somebody else meanwhile."""
 
+    pair_id: int | None = None  # of several that were to be changed together: which it is about
+
 
 class AccessError(FaceLLMError):
     """Whoever asks may not do this."""
