@@ -31,3 +31,7 @@ class BusyError(FaceLLMError):
 
 class StaleError(FaceLLMError):
     """The thing that was to be changed has been changed by somebody else meanwhile."""
+
+
+class AccessError(FaceLLMError):
+    """Whoever asks may not do this."""
