@@ -23,10 +23,13 @@ import gradio as gr
 from gradio.http_server import INITIAL_PORT_VALUE as PORT
 from gradio.http_server import LOCALHOST_NAME as HOST
 
+from annotation.accounts.identity import Identity
 from annotation.dataset_tab import build_dataset_tab
+from annotation.models import Role
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
 from annotation.store import Store
+from annotation.team_tab import build_team_tab
 from annotation.vote_export import export_votes
 from facellm import faces, jobs
 from facellm.answerers import BASE, Answerers
@@ -43,7 +46,11 @@ from facellm.training_tab import build_training_tab
 
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
-STYLES = [*sorted((Path(__file__).parent / "facellm").glob("*.css")), Path(__file__).parent / "annotation/dataset.css"]
+STYLES = [
+    *sorted((Path(__file__).parent / "facellm").glob("*.css")),
+    Path(__file__).parent / "annotation/dataset.css",
+    Path(__file__).parent / "annotation/team/team.css",
+]
 SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
@@ -168,6 +175,8 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
                 dataset = build_dataset_tab(store, settings)
             with gr.Tab("Review", id="review"):
                 build_review_tab(store, settings.reviewer)
+            with gr.Tab("Team", id="team") as team_tab:
+                team = build_team_tab(store, lambda _request: Identity(settings.reviewer, Role.ADMIN))
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
                     settings,
@@ -179,6 +188,7 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
         dataset_tab.select(
             dataset.refresh, dataset.inputs, dataset.shown, show_progress="hidden", api_visibility="private"
         )
+        team_tab.select(team.refresh, team.inputs, team.shown, show_progress="hidden", api_visibility="private")
         fine_tune_tab.select(
             training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
         )

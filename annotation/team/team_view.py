@@ -111,11 +111,15 @@ def _rate_table(name: str, rates: Sequence[Rate], begin: float) -> str:
         f"<tr{' class=team-loud' if rate.stands_out else ''}><th>{html.escape(ethnicity(rate.name))}</th>"
         f"<td>{rate.share.of:,}</td>"
         f"<td>{rate.share.value:.1%} <small>[{100 * rate.share.low:.1f}, {100 * rate.share.high:.1f}]</small></td>"
-        f"<td>{interval(rate.share.value, rate.share.low, rate.share.high, begin=begin, loud=rate.stands_out)}</td></tr>"
+        f"<td>{_drawn(rate, begin)}</td></tr>"
         for rate in rates
     )
     head = f"<tr><th>{html.escape(name)}</th><th>decided</th><th>accepted</th><th></th></tr>"
     return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _drawn(rate: Rate, begin: float) -> str:
+    return interval(rate.share.value, rate.share.low, rate.share.high, begin=begin, loud=rate.stands_out)
 
 
 def reviewers_html(reviewers: Sequence[ReviewerQuality]) -> str:
