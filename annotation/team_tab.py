@@ -50,10 +50,10 @@ def build_team_tab(store: Store, who: Who) -> TeamTab:
                 audit = build_audit(store, who)
     numbers = [*numbers, reviewers]
 
-    def refresh(current: int | None, later: list[int], last: int | None, request: gr.Request) -> list[Any]:
+    def refresh(later: list[int], last: int | None, request: gr.Request) -> list[Any]:
         identity = who(request)
         shown = [*_numbers(store, identity), *settings.show(identity)]
-        return [*shown, *audit.refresh(current, later, last, identity)]
+        return [*shown, *audit.refresh(later, last, identity)]
 
     return TeamTab(refresh, audit.inputs, [*numbers, *settings.shown, *audit.shown])
 

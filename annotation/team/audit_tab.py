@@ -4,6 +4,7 @@
 state, and the store refuses what is judged twice; so two curators may audit at once.
 """
 
+import html
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -49,12 +50,12 @@ def build_audit(store: Store, who: Who) -> AuditPanel:
     work = _Audit(store, who)
     shown = [estimate, judging, drawing, current, pair, right, wrong, put_off, later, last, back]
     state = [current, later, last]
-    right.click(lambda *given: work.judge(True, *given), state, shown, **QUIET)
-    wrong.click(lambda *given: work.judge(False, *given), state, shown, **QUIET)
+    right.click(work.right, state, shown, **QUIET)
+    wrong.click(work.wrong, state, shown, **QUIET)
     put_off.click(work.put_off, state, shown, **QUIET)
-    back.click(work.take_back, state, shown, **QUIET)
-    draw.click(work.draw, [count, even, *state], shown, **QUIET)
-    return AuditPanel(work.show, state, shown)
+    back.click(work.take_back, [later, last], shown, **QUIET)
+    draw.click(work.draw, [count, even, later, last], shown, **QUIET)
+    return AuditPanel(work.show, [later, last], shown)
 
 
 class _Audit:
@@ -64,7 +65,7 @@ class _Audit:
         self._store = store
         self._who = who
 
-    def show(self, current: int | None, later: list[int], last: int | None, identity: Identity) -> list[Any]:  # noqa: ARG002
+    def show(self, later: list[int], last: int | None, identity: Identity) -> list[Any]:
         """The estimate, and the next pair for who may judge it."""
         audits = self._store.audits.estimate()
         may = identity.may(Role.CURATOR)
@@ -82,10 +83,17 @@ class _Audit:
             gr.update(interactive=last is not None),
         ]
 
-    def judge(
+    def right(self, current: int | None, later: list[int], last: int | None, request: gr.Request) -> list[Any]:
+        """The pair that is shown is as it should be."""
+        return self._judge(True, current, later, last, request)
+
+    def wrong(self, current: int | None, later: list[int], last: int | None, request: gr.Request) -> list[Any]:
+        """It should not have been accepted like that."""
+        return self._judge(False, current, later, last, request)
+
+    def _judge(
         self, is_right: bool, current: int | None, later: list[int], last: int | None, request: gr.Request
     ) -> list[Any]:
-        """Store what the curator says about the pair that is shown."""
         identity = self._who(request)
 
         def work() -> int | None:
@@ -97,9 +105,9 @@ class _Audit:
 
     def put_off(self, current: int | None, later: list[int], last: int | None, request: gr.Request) -> list[Any]:
         """Show another one first."""
-        return self.show(None, [*later, *([current] if current else [])], last, self._who(request))
+        return self.show([*later, *([current] if current else [])], last, self._who(request))
 
-    def take_back(self, current: int | None, later: list[int], last: int | None, request: gr.Request) -> list[Any]:  # noqa: ARG002
+    def take_back(self, later: list[int], last: int | None, request: gr.Request) -> list[Any]:
         """Judge the last one again."""
         identity = self._who(request)
 
@@ -113,7 +121,6 @@ class _Audit:
         self,
         count: int | None,
         even: bool,
-        current: int | None,  # noqa: ARG002
         later: list[int],
         last: int | None,
         request: gr.Request,
@@ -136,8 +143,8 @@ class _Audit:
             require(identity, Role.CURATOR, AUDIT)
             last = work()
         except FaceLLMError as error:
-            gr.Warning(str(error), title="")
-        return self.show(None, later, last, identity)
+            gr.Warning(html.escape(str(error)), title="")
+        return self.show(later, last, identity)
 
     def _pair_html(self, pair_id: int, left: int) -> str:
         (view,) = self._store.pairs([pair_id])

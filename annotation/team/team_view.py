@@ -207,17 +207,15 @@ def audit_html(audits: AuditEstimate) -> str:
         if audits.is_by_attribute
         else "The interval is exact (Clopper and Pearson's, for drawing without putting back)."
     )
-    head = "<tr><th>attribute</th><th>audited</th><th>wrong</th><th>share</th><th>wrong among all</th></tr>"
+    head = "<tr><th>attribute</th><th>wrong</th><th>share</th></tr>"
     table = f'<div class="team-table"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>' if rows else ""
     return f"<h3>Audit</h3><p>{html.escape(audits.sentence)} {how if rows else ''}</p>{table}"
 
 
 def _audit_row(name: str, found: Estimate) -> str:
-    about, low, high = found.left
     return (
-        f"<tr><th>{html.escape(name)}</th><td>{found.judged:,}</td><td>{found.wrong:,}</td><td>{found.share:.1%} "
-        f"<small>[{100 * found.low:.1f}, {100 * found.high:.1f}]</small></td>"
-        f"<td>{about:,} <small>[{low:,}, {high:,}]</small> of {found.pairs:,}</td></tr>"
+        f"<tr><th>{html.escape(name)}</th><td>{found.wrong:,} of {found.judged:,}</td><td>{found.share:.1%} "
+        f"<small>[{100 * found.low:.1f}, {100 * found.high:.1f}]</small></td></tr>"
     )
 
 
