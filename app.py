@@ -50,6 +50,7 @@ STYLES = [
     *sorted((Path(__file__).parent / "facellm").glob("*.css")),
     Path(__file__).parent / "annotation/dataset.css",
     Path(__file__).parent / "annotation/team/team.css",
+    Path(__file__).parent / "annotation/agreement/agreement.css",
 ]
 SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")

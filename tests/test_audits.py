@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from annotation.models import Action, Status
+from annotation.pair_filter import PairFilter
 from annotation.store import Store
 from annotation.team.error_estimate import Estimate, Judged, estimate_by_stratum, estimate_errors, wrong_bounds
 from facellm.data import Attribute
@@ -194,3 +195,20 @@ def test_what_is_decided_anew_counts_for_nothing(store: Store) -> None:
     with pytest.raises(StaleError, match="decided about anew"):
         store.audits.judge(third or 0, True, "dora")
     assert store.audits.draw("dora", 60) == 2, "the edited ones, as they are now"
+
+
+def test_a_filtered_sample_speaks_for_its_pairs_only(store: Store) -> None:
+    add_faces(store, 5, first=20, race="Black")
+    for pair_id in range(81, 121):
+        decide(store, "ben", pair_id, A)
+    of = PairFilter(race="Black")
+    assert store.audits.draw("carol", 10, of=of) == 10
+    assert {pair.race for _, pair, _ in store.audits.all()} == {"Black"}
+    while drawn := store.audits.next("carol"):
+        store.audits.judge(drawn.audit_id, False, "carol")
+    assert store.audits.estimate().sentence == "No pair is drawn yet."
+    (found,) = store.audits.filtered()
+    assert (found.population, found.curated, found.drawn) == ("race=Black", 40, 10)
+    assert found.estimate is not None
+    assert found.estimate.pairs == 40
+    assert store.audits.draw("carol", 100) == 100, "the other sample may have the same pairs"

@@ -18,8 +18,8 @@ A, E, R = Action.ACCEPT, Action.EDIT, Action.REJECT
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     opened.project.set_overlap("carol", 2)
     add_faces(opened, 2)
     yield opened

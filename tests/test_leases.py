@@ -21,8 +21,8 @@ from tests.made_team import add_faces, decide, status
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     add_faces(opened, 6)
     yield opened
     opened.close()

@@ -264,6 +264,8 @@ def test_the_commands_print_it(store: Store) -> None:
     assert "5 drawn pairs wait" in run("audit", "list")
     listed = json.loads(run("audit", "list", "--json"))
     assert [audit["drawn_by"] for audit in listed["audits"]] == ["carol"] * 5
+    assert "1 pairs drawn" in run("audit", "draw", "1", "--filter", "attribute=pose")
+    assert "audit of attribute=pose: 1 drawn pairs wait" in run("audit", "list")
     assert "100% of the pairs want 2, the others 1: 16 pairs were changed." in run("overlap", "2")
     assert "48 pairs were changed" not in run("overlap", "2", "--decided")
     assert store.project.read().overlap == 2

@@ -67,13 +67,13 @@ class _Audit:
 
     def show(self, later: list[int], last: int | None, identity: Identity) -> list[Any]:
         """The estimate, and the next pair for who may judge it."""
-        audits = self._store.audits.estimate()
+        audits, filtered = self._store.audits.estimate(), self._store.audits.filtered()
         may = identity.may(Role.CURATOR)
         drawn = self._store.audits.next(identity.name, skipped=later) if may else None
         keys = [gr.update(interactive=drawn is not None)] * 3
         return [
-            audit_html(audits),
-            gr.update(visible=may and bool(audits.drawn)),
+            audit_html(audits, filtered),
+            gr.update(visible=may and any(each.drawn for each in (audits, *filtered))),
             gr.update(visible=may),
             drawn and drawn.audit_id,
             self._pair_html(drawn.pair_id, drawn.left) if drawn else NOTHING,

@@ -21,10 +21,12 @@ from sqlmodel import Session, col, func, select
 
 from annotation.database import reading, writing
 from annotation.models import CURATED, FREE_QUESTION, Audit, Pair, Verdict
+from annotation.pair_filter import PairFilter
 from annotation.team.error_estimate import Estimate, Judged, estimate_by_stratum, estimate_errors
 from facellm.data import Attribute
 from facellm.errors import DataError, StaleError
 
+EVERYTHING: Final = PairFilter()
 MOST: Final = 10_000  # pairs of one draw
 
 
@@ -39,8 +41,9 @@ class Drawn:
 
 @dataclass(frozen=True)
 class AuditEstimate:
-    """What the audits say."""
+    """What the audits say of all that is curated, or of what a filter leaves of it."""
 
+    population: str  # the filter in words; empty: all that is curated
     is_by_attribute: bool
     drawn: int  # those that still count
     curated: int  # pairs, now
@@ -75,6 +78,7 @@ class AuditStore:
         count: int,
         *,
         by_attribute: bool = False,
+        of: PairFilter = EVERYTHING,
     ) -> int:
         """Draw curated pairs at random, none that is in an audit that counts; return how many there were.
 
@@ -82,19 +86,21 @@ class AuditStore:
             who: draws.
             count: at most so many.
             by_attribute: as many of each attribute as of the others, instead of by their shares.
+            of: only curated pairs that this leaves; such a sample speaks for those, not for all.
 
         Raises:
             DataError: the number is not within 1 and 10,000, or no curated pair is left.
         """
         if not 1 <= count <= MOST:
             raise DataError(f"{count} pairs cannot be drawn; expected 1 to {MOST:,}.")
-        audited = select(Audit.pair_id).where(Audit.pair_id == Pair.id, Audit.revision == Pair.revision).exists()
-        query = select(Pair.id, Pair.attribute, Pair.revision).where(col(Pair.status).in_(CURATED), ~audited)
+        same = (Audit.pair_id == Pair.id, Audit.revision == Pair.revision, Audit.population == of.to_json())
+        audited = select(Audit.pair_id).where(*same).exists()
+        query = select(Pair.id, Pair.attribute, Pair.revision).where(col(Pair.status).in_(CURATED), *of.conditions())
         with writing(self._engine) as session:
-            rows = session.exec(query.order_by(col(Pair.id))).all()
+            rows = session.exec(query.where(~audited).order_by(col(Pair.id))).all()
             if not rows:
-                raise DataError("No curated pair is left to be drawn. Accept some first.")
-            fields = {"by_attribute": by_attribute, "drawn_by": who}
+                raise DataError("No curated pair is left to be drawn. Accept some first, or widen the filter.")
+            fields = {"population": of.to_json(), "by_attribute": by_attribute, "drawn_by": who}
             for pair_id, _, revision in _sample(rows, count, by_attribute):
                 session.add(Audit.model_validate(fields | {"pair_id": pair_id, "revision": revision}))
             return min(count, len(rows))
@@ -156,10 +162,17 @@ class AuditStore:
                 for audit, pair in session.exec(query)
             ]
 
-    def estimate(self) -> AuditEstimate:
-        """What the audits say of all that is curated now."""
+    def estimate(self, of: PairFilter = EVERYTHING) -> AuditEstimate:
+        """What the audits that were drawn with this filter say of the pairs that it leaves now."""
         with reading(self._engine) as session:
-            return _estimate(session)
+            return _estimate(session, of)
+
+    def filtered(self) -> list[AuditEstimate]:
+        """The same for every filter that was drawn with."""
+        with reading(self._engine) as session:
+            named = session.exec(select(Audit.population).distinct().order_by(Audit.population)).all()
+            filters = [of for population in named if (of := PairFilter.model_validate_json(population)) != EVERYTHING]
+            return [_estimate(session, of) for of in filters]
 
     @staticmethod
     def _stored(session: Session, audit_id: int) -> tuple[Audit, Pair]:
@@ -190,21 +203,24 @@ def _sample(rows: Sequence[Any], count: int, by_attribute: bool) -> list[Any]:
     return drawn
 
 
-def _estimate(session: Session) -> AuditEstimate:
+def _estimate(session: Session, of: PairFilter) -> AuditEstimate:
     """Exact where all were drawn alike; weighed by attribute where some were drawn by attribute."""
     judged, wrong = sa.func.count(col(Audit.is_right)), sa.func.count(sa.case((~col(Audit.is_right), 1)))
     evenly = sa.func.count(sa.case((col(Audit.by_attribute), 1)))
     query = sa.select(col(Pair.attribute), sa.func.count(), judged, wrong, evenly)
-    query = query.join_from(Audit, Pair, col(Pair.id) == col(Audit.pair_id)).where(*_counts())
+    query = query.join_from(Audit, Pair, col(Pair.id) == col(Audit.pair_id)).where(*_counts(), *of.conditions())
+    query = query.where(col(Audit.population) == of.to_json())
     rows = {name: numbers for name, *numbers in session.execute(query.group_by(col(Pair.attribute)))}
-    sizes = sa.select(col(Pair.attribute), sa.func.count()).where(col(Pair.status).in_(CURATED))
+    sizes = sa.select(col(Pair.attribute), sa.func.count()).where(col(Pair.status).in_(CURATED), *of.conditions())
     pairs = {_name(name): size for name, size in session.execute(sizes.group_by(col(Pair.attribute)))}
     samples = {_name(name): Judged(rows[name][1], rows[name][2]) for name in (*Attribute, None) if name in rows}
     by_attribute = any(even for *_, even in rows.values())
-    pooled = Judged(sum(of.size for of in samples.values()), sum(of.wrong for of in samples.values()))
+    pooled = Judged(sum(each.size for each in samples.values()), sum(each.wrong for each in samples.values()))
     total = estimate_by_stratum(pairs, samples) if by_attribute else estimate_errors(sum(pairs.values()), pooled)
-    each = {name: found for name, of in samples.items() if (found := estimate_errors(pairs[name], of))}
-    return AuditEstimate(by_attribute, sum(of[0] for of in rows.values()), sum(pairs.values()), total, each)
+    each = {name: found for name, sample in samples.items() if (found := estimate_errors(pairs[name], sample))}
+    words = " ".join(f"{name}={value}" for name, value in of.set_fields().items())
+    drawn = sum(numbers[0] for numbers in rows.values())
+    return AuditEstimate(words, by_attribute, drawn, sum(pairs.values()), total, each)
 
 
 def _name(attribute: Attribute | None) -> str:

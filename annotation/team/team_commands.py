@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from annotation.fairface import ethnicity
+from annotation.pair_filter import PairFilter
 from annotation.statistics.intervals import Share
 from annotation.store import Store
 from annotation.team.audits import AuditEstimate
@@ -76,11 +77,15 @@ def draw_command(
     by_attribute: Annotated[
         bool, typer.Option("--by-attribute", help="As many of each attribute, whatever their share.")
     ] = False,
+    of: Annotated[
+        str, typer.Option("--filter", help="Only of such pairs: 'attribute=skin race=Black'; it speaks for those.")
+    ] = "",
     who: Annotated[str | None, typer.Option("--as", help="Who draws; the setting reviewer unless given.")] = None,
 ) -> None:
     """Draw accepted and edited pairs at random, to be judged in the Team tab."""
+    only = PairFilter.parse(of)
     with _store() as store:
-        drawn = store.audits.draw(who or load_settings().reviewer, count, by_attribute=by_attribute)
+        drawn = store.audits.draw(who or load_settings().reviewer, count, by_attribute=by_attribute, of=only)
     print(f"{drawn:,} pairs drawn. Judge them in the Team tab; the result: python -m annotation audit list")
 
 
@@ -88,12 +93,13 @@ def draw_command(
 def list_command(as_json: AsJson = False) -> None:
     """The audited pairs, and the share of wrong ones among all that is curated."""
     with _store() as store:
-        audits, estimate = store.audits.all(), store.audits.estimate()
+        audits, estimate, filtered = store.audits.all(), store.audits.estimate(), store.audits.filtered()
     if as_json:
         rows = [audit.model_dump(mode="json") | {"counts": counts} for audit, _, counts in audits]
-        print(json.dumps(_audit_numbers(estimate) | {"audits": rows}, indent=2))
+        parts = [_audit_numbers(each) for each in filtered]
+        print(json.dumps(_audit_numbers(estimate) | {"filtered": parts, "audits": rows}, indent=2))
         return
-    print("\n".join(_audit_report(estimate)))
+    print("\n".join(line for each in (estimate, *filtered) for line in _audit_report(each)))
     for audit, pair, counts in audits[: -SHOWN - 1 : -1]:
         said = {True: "right", False: "wrong", None: "not judged"}[audit.is_right]
         by = f" by {audit.auditor}" if audit.auditor else ""
@@ -144,7 +150,7 @@ def _rate_line(rate: Rate) -> str:
 
 
 def _audit_report(audits: AuditEstimate) -> Iterable[str]:
-    yield f"audit: {audits.sentence}"
+    yield f"audit{audits.population and f' of {audits.population}'}: {audits.sentence}"
     for name, found in audits.attributes.items():
         yield f"  {name:20}{found.wrong:>6,} of {found.judged:,} wrong, {found.low:.1%} to {found.high:.1%}"
 

@@ -199,8 +199,8 @@ def _worries(each: ReviewerQuality) -> Iterable[str]:
         yield f"{name} has accepted {each.caught.of - each.caught.count:,} of {each.caught.of:,} known-bad pairs."
 
 
-def audit_html(audits: AuditEstimate) -> str:
-    """What the audits say, by attribute too."""
+def audit_html(audits: AuditEstimate, filtered: Sequence[AuditEstimate] = ()) -> str:
+    """What the audits say, by attribute too; below it, those that were drawn with a filter."""
     rows = "".join(_audit_row(name, found) for name, found in audits.attributes.items())
     how = (
         "Weighed by attribute, Wilson's interval."
@@ -209,7 +209,8 @@ def audit_html(audits: AuditEstimate) -> str:
     )
     head = "<tr><th>attribute</th><th>wrong</th><th>share</th></tr>"
     table = f'<div class="team-table"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>' if rows else ""
-    return f"<h3>Audit</h3><p>{html.escape(audits.sentence)} {how if rows else ''}</p>{table}"
+    parts = "".join(f"<p><b>{html.escape(each.population)}</b>: {html.escape(each.sentence)}</p>" for each in filtered)
+    return f"<h3>Audit</h3><p>{html.escape(audits.sentence)} {how if rows else ''}</p>{table}{parts}"
 
 
 def _audit_row(name: str, found: Estimate) -> str:
