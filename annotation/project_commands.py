@@ -26,6 +26,6 @@ def overlap_command(
 ) -> None:
     """Set by how many reviewers pairs are decided."""
     settings = load_settings()
-    with closing(Store.open(settings.data_dir)) as store:
+    with closing(Store.of(settings)) as store:
         changed = store.project.set_overlap(who or settings.reviewer, reviewers, share, decided=decided)
     print(f"{share:.0%} of the pairs want {reviewers}, the others 1: {changed:,} pairs were changed.")

@@ -124,7 +124,7 @@ def add_pair(
         event = decision(rows, pair_id, name, revision, bad, rng)
         rows[models.Decision].append(event)
         verdict = {name: event[name] for name in ("pair_id", "reviewer", "revision", "action", "reason", "text")}
-        verdict |= {"decision_uuid": event["uuid"], "created_at": event["created_at"], "settles": False}
+        verdict |= {"decision_uuid": event["uuid"], "created_at": event["created_at"], "settles": False, "blind": True}
         rows[models.Verdict].append(verdict)
         verdicts.append(models.Verdict.model_validate(verdict))
     now = outcome(verdicts, overlap)
@@ -149,6 +149,7 @@ def decision(rows: Rows, pair_id: int, name: str, revision: int, bad: bool, rng:
         "text": "Better." if action is Action.EDIT else None,
         "milliseconds": rng.randint(300, 650) if name == HASTY else rng.randint(900, 9000),
         "settles": False,
+        "blind": True,
         "created_at": when,
     }
 

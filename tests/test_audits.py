@@ -22,9 +22,9 @@ A, R, E = Action.ACCEPT, Action.REJECT, Action.EDIT
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """80 pairs, of which ben has accepted 60, rejected 8 and not decided 12."""
-    opened = Store.open(data_dir)
+    opened = Store.open(data_dir, database)
     add_faces(opened, 10)
     for pair_id in range(1, 69):
         decide(opened, "ben", pair_id, A if pair_id <= 60 else R)

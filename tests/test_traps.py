@@ -39,8 +39,8 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     add_faces(opened, 20, gender="Male", age="20-29", race="Black")
     for pair_id in range(81, 161):
         decide(opened, "ben", pair_id, A)

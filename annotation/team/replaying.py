@@ -16,13 +16,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from annotation.decisions import outcome, standing
+from annotation.decisions import STANDING_FIELDS, outcome, standing
 from annotation.models import Decision, Pair, Status, Verdict
 
 CHUNK: Final = 2_000  # pairs at a time
 MOST_SHOWN: Final = 100
-_OPINION: Final = ("revision", "action", "reason", "text", "note", "settles", "created_at")
-_EVENT: Final = ("pair_id", "reviewer", "uuid", "undoes", *_OPINION)
+_EVENT: Final = ("pair_id", "reviewer", "uuid", "undoes", *STANDING_FIELDS)
+_VERDICT: Final = ("pair_id", "reviewer", "decision_uuid", *STANDING_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def check_replay(session: Session) -> Replay:
     for rows in _chunks(session):
         first, last = rows[0].id, rows[-1].id
         of = _by_pair(session, Decision, _EVENT, col(Decision.id), first, last)
-        stored = _by_pair(
-            session, Verdict, ("pair_id", "reviewer", "decision_uuid", *_OPINION), col(Verdict.revision), first, last
-        )
+        stored = _by_pair(session, Verdict, _VERDICT, col(Verdict.revision), first, last)
         for pair in rows:
             replayed = _replayed(pair, of.get(pair.id, []))
             found = list(_differences(pair, replayed, stored.get(pair.id, [])))
@@ -108,9 +106,9 @@ def _differences(pair: Any, replayed: Mapping[str, Any], stored: list[Any]) -> I
     for name in ("status", "text", "verdicts", "revision"):
         if getattr(pair, name) != replayed[name]:
             yield Difference(pair.id, name, str(getattr(pair, name)), str(replayed[name]))
-    rows = {row.reviewer: (row.decision_uuid, *(getattr(row, name) for name in _OPINION)) for row in stored}
+    rows = {row.reviewer: (row.decision_uuid, *(getattr(row, name) for name in STANDING_FIELDS)) for row in stored}
     events = {
-        name: (event.uuid, *(getattr(event, field) for field in _OPINION))
+        name: (event.uuid, *(getattr(event, field) for field in STANDING_FIELDS))
         for name, event in replayed["standing"].items()
     }
     for name in sorted(rows.keys() | events.keys()):

@@ -35,7 +35,7 @@ class ReviewerQuality:
     fast: Share | None = None  # accepts under FAST, of those whose time is known
     fast_pairs: list[int] = field(default_factory=list)  # those that stand
     caught: Share | None = None  # traps that were rejected, edited or flagged, of those that were not skipped
-    differs: Share | None = None  # comparisons with another reviewer's verdict
+    differs: Share | None = None  # comparisons with another reviewer's verdict, neither having seen the other's
     overruled: Share | None = None  # settled otherwise, of his verdicts that a curator has settled
     days: dict[str, int] = field(default_factory=dict)  # decisions by day (UTC), undone ones too
 
@@ -126,13 +126,13 @@ def _caught(session: Session) -> Mapping[str, Share | None]:
 
 
 def _differs(session: Session) -> Mapping[str, Share | None]:
-    """Each verdict against each other reviewer's about the same pair; a curator's settlement is not one of them."""
+    """Each verdict against each other reviewer's about the same pair, where neither had seen the other's."""
     his, other = aliased(Verdict), aliased(Verdict)
     query = sa.select(col(his.reviewer), sa.func.count(sa.case((_differ(his, other), 1))), sa.func.count())
     query = query.join_from(Pair, his, col(his.pair_id) == col(Pair.id)).join(
         other, sa.and_(col(other.pair_id) == col(Pair.id), col(other.reviewer) != col(his.reviewer))
     )
-    both = [condition for each in (his, other) for condition in (col(each.action).in_(_VERDICTS), ~col(each.settles))]
+    both = [condition for each in (his, other) for condition in (col(each.action).in_(_VERDICTS), col(each.blind))]
     query = query.where(col(Pair.verdicts) > 1, *both).group_by(col(his.reviewer))
     return {name: wilson(hits, of) for name, hits, of in session.execute(query)}
 

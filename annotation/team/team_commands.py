@@ -198,4 +198,4 @@ def _interval(share: Share, digits: int) -> str:
 
 
 def _store() -> closing[Store]:
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))

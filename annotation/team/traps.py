@@ -300,5 +300,5 @@ def _as_pair(
         return Pair.model_validate(fields), ()
     fields |= {"status": STATUS_AFTER[stands.action], "verdicts": int(stands.action.is_verdict), "text": stands.text}
     verdict = stands.model_dump(include={"reviewer", "action", "reason", "text", "note", "created_at"})
-    verdict |= {"pair_id": shown_id, "decision_uuid": stands.uuid, "revision": events.index(stands) + 1}
+    verdict |= {"pair_id": shown_id, "decision_uuid": stands.uuid, "revision": events.index(stands) + 1, "blind": True}
     return Pair.model_validate(fields), (Verdict.model_validate(verdict),)
