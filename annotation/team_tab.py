@@ -13,6 +13,8 @@ from typing import Any, Final
 import gradio as gr
 
 from annotation.accounts.identity import Identity, Who, require
+from annotation.agreement.agreement import measure_agreement
+from annotation.agreement.agreement_view import agreement_html
 from annotation.models import Role
 from annotation.project import MOST_REVIEWERS
 from annotation.store import Store
@@ -21,6 +23,7 @@ from annotation.team.team_view import accepted_html, progress_html, rates_html, 
 from facellm.errors import FaceLLMError
 
 SETTINGS: Final = "change how pairs are reviewed"
+AGREEMENT: Final = "<h3>Agreement</h3><p>How far reviewers say the same about the same pair, by five coefficients.</p>"
 LONE: Final = "Traps are shown as soon as two accounts may review."
 
 
@@ -44,27 +47,46 @@ def build_team_tab(store: Store, who: Who) -> TeamTab:
         with gr.Column(elem_id="team-main", scale=1, min_width=300):
             numbers = [gr.HTML(elem_id=f"team-{name}", padding=False) for name in ("progress", "accepted", "rates")]
             reviewers = gr.HTML(elem_id="team-reviewers", padding=False, visible=False)
+            agreement = _build_agreement(store, who)
         with gr.Column(elem_id="team-side", scale=0, min_width=300):
             settings = _build_settings(store, who)
             with gr.Column(elem_id="team-audit-box"):
                 audit = build_audit(store, who)
-    numbers = [*numbers, reviewers]
+    read: list[Any] = [*numbers, reviewers, agreement]
 
     def refresh(later: list[int], last: int | None, request: gr.Request) -> list[Any]:
         identity = who(request)
         shown = [*_numbers(store, identity), *settings.show(identity)]
         return [*shown, *audit.refresh(later, last, identity)]
 
-    return TeamTab(refresh, audit.inputs, [*numbers, *settings.shown, *audit.shown])
+    return TeamTab(refresh, audit.inputs, [*read, *settings.shown, *audit.shown])
 
 
 def _numbers(store: Store, identity: Identity) -> list[Any]:
-    """Progress, accepted over time, accept rates, reviewers."""
+    """Progress, accepted over time, accept rates, reviewers, and whether agreement may be measured."""
     progress = store.team.progress()
     shown = [progress_html(progress, store.audits.estimate()), accepted_html(progress), rates_html(progress)]
     if not identity.may(Role.CURATOR):
-        return [*shown, gr.update(visible=False, value="")]
-    return [*shown, gr.update(visible=True, value=reviewers_html(store.team.reviewers()))]
+        return [*shown, gr.update(visible=False, value=""), gr.update(visible=False)]
+    return [*shown, gr.update(visible=True, value=reviewers_html(store.team.reviewers())), gr.update(visible=True)]
+
+
+def _build_agreement(store: Store, who: Who) -> gr.Column:
+    """How far reviewers agree; asked for by a button, since its intervals take seconds where much is decided."""
+    with gr.Column(visible=False, elem_id="team-agreement") as box:
+        shown = gr.HTML(AGREEMENT, padding=False)
+        button = gr.Button("Measure", size="sm", elem_id="team-measure")
+
+    def measure(request: gr.Request) -> Any:
+        try:
+            require(who(request), Role.CURATOR, "measure agreement")
+        except FaceLLMError as error:
+            gr.Warning(html.escape(str(error)), title="")
+            return gr.skip()
+        return agreement_html(measure_agreement(store.ratings()))
+
+    button.click(measure, None, shown, show_progress="minimal", api_visibility="private", concurrency_limit=1)
+    return box
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,12 @@ def test_numbers_and_reviewers(browser: Any, store: Store) -> None:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
 
 
+def test_agreement_is_measured_when_asked(browser: Any, store: Store) -> None:
+    with opened(browser, store, Door()) as page:
+        page.get_by_role("button", name="Measure").click()
+        page.wait_for_selector("#team-agreement:has-text('No pair has verdicts of two reviewers yet')")
+
+
 def test_a_curator_sets_overlap_and_traps(browser: Any, store: Store) -> None:
     with opened(browser, store, Door()) as page:
         page.get_by_label("Reviewers per pair").fill("2")
@@ -150,7 +156,7 @@ def test_others_see_the_data_set_only(browser: Any, store: Store) -> None:
     with opened(browser, store, door) as page:
         assert "60 of 72 pairs decided" in page.inner_text("#team-progress")
         assert "wait for their judge" in page.inner_text("#team-audit-estimate")
-        for hidden in ("#team-reviewers", "#team-settings", "#team-audit", "#team-audit-draw"):
+        for hidden in ("#team-reviewers", "#team-agreement", "#team-settings", "#team-audit", "#team-audit-draw"):
             assert not page.is_visible(hidden), hidden
         assert "hal" not in page.content(), "not even hidden"
 
