@@ -171,7 +171,7 @@ def test_a_page_that_was_a_curators_is_refused(browser: Any, store: Store) -> No
         page.wait_for_selector(".toast-body:has-text('Only a curator can change how pairs are reviewed')")
         page.get_by_role("button", name="Right").click()
         page.wait_for_selector(".toast-body:has-text('Only a curator can audit the data set')")
-        assert not page.is_visible("#team-audit")
+        page.wait_for_selector("#team-audit", state="hidden")
     assert [audit.is_right for audit, _, _ in store.audits.all()] == [None, None]
 
 

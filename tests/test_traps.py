@@ -112,6 +112,9 @@ def test_a_reload_shows_the_same_ones_and_a_decided_one_never_again(store: Store
     views = store.claim("ana", "window", limit=40)
     excluded = store.traps.mix("ana", views, 0.2, exclude=[view.pair.id for view in traps])
     assert [view.pair.id for view in excluded] == [view.pair.id for view in views]
+    ids = [view.pair.id or 0 for view in again]
+    store.release("ana", "window", [ids[-1], traps[0].pair.id or 0])
+    assert [view.pair.id for view in store.claim("ana", "window", exclude=ids[:-1], limit=1)] == [ids[-1]]
 
 
 def test_none_where_pairs_have_flags_or_are_closed(store: Store) -> None:

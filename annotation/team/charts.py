@@ -12,12 +12,13 @@ from typing import Final
 
 WIDTH: Final = 600
 HEIGHT: Final = 100
+FEWEST: Final = 12  # bars that there is room for: a single one is no wall
 
 
 def bars(values: Mapping[str, int], title: str) -> str:
     """One bar for each, in their order; names are told by the pointer, and the first and last below."""
     top = max(values.values(), default=0) or 1
-    step = WIDTH / max(len(values), 1)
+    step = WIDTH / max(len(values), FEWEST)
     width = max(1.0, 0.8 * step)
     shapes = "".join(
         f'<rect x="{place * step:.1f}" y="{HEIGHT - HEIGHT * value / top:.1f}" width="{width:.1f}" '
