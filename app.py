@@ -23,7 +23,7 @@ import gradio as gr
 from gradio.http_server import INITIAL_PORT_VALUE as PORT
 from gradio.http_server import LOCALHOST_NAME as HOST
 
-from annotation.accounts.accounts_tab import build_account_bar, build_accounts_panel
+from annotation.accounts.accounts_tab import build_account_bar
 from annotation.accounts.identity import refusal
 from annotation.accounts.sign_in import SignIn, Way
 from annotation.accounts.sign_in_routes import sign_in_routes
@@ -32,6 +32,7 @@ from annotation.models import Role
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
 from annotation.store import Store
+from annotation.team_tab import build_team_tab
 from annotation.vote_export import export_votes
 from facellm import faces, jobs
 from facellm.answerers import BASE, Answerers
@@ -58,6 +59,7 @@ STYLES = [
     ROOT / "annotation/dataset.css",
     ROOT / "annotation/agreement/agreement.css",
     ROOT / "annotation/accounts/accounts.css",
+    ROOT / "annotation/team/team.css",
 ]
 SCRIPT = ROOT / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
@@ -194,6 +196,8 @@ def build_app(settings: Settings, store: Store, answerers: Answerers, sign_in: S
                 dataset = build_dataset_tab(store, settings, sign_in.who)
             with gr.Tab("Review", id="review"):
                 build_review_tab(store, sign_in.who)
+            with gr.Tab("Team", id="team") as team_tab:
+                team = build_team_tab(store, sign_in.who)
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
                     settings,
@@ -202,12 +206,11 @@ def build_app(settings: Settings, store: Store, answerers: Answerers, sign_in: S
                     bases=[settings.base_checkpoint],
                     refusal=curators_only,
                 )
-            with gr.Tab("Team", id="team"):
-                build_accounts_panel(store, sign_in.who)
         # Reviewing changes what the Dataset and the Fine-tune tab count; a finished run is one more model to chat with.
         dataset_tab.select(
             dataset.refresh, dataset.inputs, dataset.shown, show_progress="hidden", api_visibility="private"
         )
+        team_tab.select(team.refresh, team.inputs, team.shown, show_progress="hidden", api_visibility="private")
         fine_tune_tab.select(
             training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
         )

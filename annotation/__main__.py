@@ -17,12 +17,14 @@ from annotation.accounts.accounts_commands import app as accounts_app
 from annotation.agreement.agreement_commands import app as agreement_app
 from annotation.checks.check_commands import app as check_app
 from annotation.imports.import_commands import app as import_app
+from annotation.project_commands import app as project_app
 from annotation.seed import seed
 from annotation.statistics.stats_commands import app as stats_app
 from annotation.store import Store
 from annotation.teaching.generate_commands import app as generate_app
 from annotation.teaching.judge_commands import app as judge_app
 from annotation.teaching.probe_commands import app as probe_app
+from annotation.team.team_commands import app as team_app
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
 from facellm.errors import FaceLLMError
@@ -40,6 +42,8 @@ app.add_typer(stats_app)
 app.add_typer(import_app)
 app.add_typer(check_app)
 app.add_typer(accounts_app)
+app.add_typer(team_app)
+app.add_typer(project_app)
 app.add_typer(agreement_app)
 
 

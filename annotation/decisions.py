@@ -26,7 +26,7 @@ STATUS_AFTER = {
     Action.SKIP: Status.SKIPPED,
     Action.FLAG: Status.FLAGGED,
 }
-_STANDING_FIELDS = ("revision", "action", "reason", "text", "note", "settles", "blind", "created_at")
+STANDING_FIELDS = ("revision", "action", "reason", "text", "note", "settles", "blind", "created_at")
 
 
 class Opinion(Protocol):
@@ -164,7 +164,7 @@ def put_verdict(session: Session, reviewer: str, pair_id: int, stands: Decision 
         session.delete(row)
         session.flush()
     if stands is not None:
-        fields = {name: getattr(stands, name) for name in _STANDING_FIELDS}
+        fields = {name: getattr(stands, name) for name in STANDING_FIELDS}
         session.add(
             Verdict.model_validate(fields | {"pair_id": pair_id, "reviewer": reviewer, "decision_uuid": stands.uuid})
         )

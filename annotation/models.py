@@ -394,6 +394,7 @@ class Trap(SQLModel, table=True):
     """A pair that is known to be bad, shown among the others to see who notices. It is no pair: it never gets out."""
 
     __tablename__ = "traps"
+    __table_args__ = (sa.UniqueConstraint("reviewer", "before_pair"),)
 
     id: int | None = Field(default=None, primary_key=True)
     image_id: int = Field(foreign_key="images.id")
@@ -402,11 +403,13 @@ class Trap(SQLModel, table=True):
     answer: str = Field(min_length=1)
     kind: str = Field(min_length=1)  # what is wrong with it
     made_from: int = Field(foreign_key="pairs.id", index=True)
+    reviewer: str = Field(min_length=1)  # for whom it was made, and nobody else
+    before_pair: int = Field(foreign_key="pairs.id", index=True)  # the pair that made it due
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
 class TrapAnswer(SQLModel, table=True):
-    """What a reviewer decided about a trap. Rows are only ever added, and an undo marks the one it takes back."""
+    """An event about a trap, undoes too. Rows are only ever added, and one that takes another back marks it."""
 
     __tablename__ = "trap_answers"
     __table_args__ = (sa.Index("ix_trap_answers_reviewer", "reviewer", "id"),)
@@ -420,6 +423,7 @@ class TrapAnswer(SQLModel, table=True):
     text: str | None = None
     note: str | None = None
     milliseconds: int | None = Field(default=None, ge=0)
+    lot: str | None = Field(default=None, min_length=36, max_length=36)
     undone: bool = False
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
@@ -432,6 +436,8 @@ class Audit(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     pair_id: int = Field(foreign_key="pairs.id", index=True)
     revision: int = Field(ge=0)  # of the pair when it was drawn: a later decision makes the audit one of another text
+    population: str = "{}"  # the JSON of the filter of what was drawn from
+    by_attribute: bool = False  # as many of each attribute, whatever their share
     drawn_by: str = Field(min_length=1)
     drawn_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
     is_right: bool | None = None

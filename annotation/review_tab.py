@@ -121,7 +121,10 @@ def _next_pairs(store: Store, identity: Identity, wanted: QueueRequest, which: P
     if which.status != (Status.PENDING,) or not identity.may(Role.REVIEWER):
         return store.browse(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
     which = which.model_copy(update={"status": ()})  # what others have skipped is open, too
-    return store.claim(identity.name, wanted.holder, which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
+    views = store.claim(identity.name, wanted.holder, which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
+    if which.text or which.run or which.flag:
+        return views  # a known-bad pair has none of these, and would be told by it
+    return store.traps.mix(identity.name, views, store.traps.share(), exclude=wanted.exclude)
 
 
 def _shows_open(which: PairFilter) -> bool:

@@ -69,6 +69,9 @@ from annotation.statistics.generation_stats import (
 )
 from annotation.statistics.group_stats import GroupStats, read_group_stats
 from annotation.teaching.ledger import Ledger
+from annotation.team.audits import AuditStore
+from annotation.team.team_numbers import TeamNumbers
+from annotation.team.traps import TrapStore, append_answer, is_trap
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.config import Settings
 from facellm.data import Attribute
@@ -115,6 +118,9 @@ class Store:
         self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
         self.accounts = Accounts(engine)  # who may sign in, and what they may do
         self.project = ProjectStore(engine)  # guidelines, overlap
+        self.traps = TrapStore(engine, PairView)  # known-bad pairs among the others
+        self.audits = AuditStore(engine)  # a random sample of what was curated, looked at once more
+        self.team = TeamNumbers(engine)  # how far it has come, and how well its reviewers work
 
     @classmethod
     def of(cls, settings: Settings) -> "Store":
@@ -272,10 +278,13 @@ class Store:
             return read_facets(session, which)
 
     def pairs(self, ids: Iterable[int]) -> list[PairView]:
-        """The pairs of these ids, in the order of their ids; unknown ids are left out."""
+        """The pairs of these ids, in the order of their ids, traps too; unknown ids are left out."""
+        ids = list(ids)
+        traps = [pair_id for pair_id in ids if is_trap(pair_id)]
         with reading(self._engine) as session:
-            query = select(Pair).where(col(Pair.id).in_(list(ids))).order_by(col(Pair.id))
-            return _views(session, session.exec(query).all())
+            query = select(Pair).where(col(Pair.id).in_(ids)).order_by(col(Pair.id))
+            views = _views(session, session.exec(query).all())
+        return [*views, *self.traps.views(traps)] if traps else views
 
     def claim(
         self,
@@ -310,7 +319,8 @@ class Store:
     def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
         """Keep the leases of these pairs for their full time again; return those that the window still holds."""
         with writing(self._engine) as session:
-            return leases.renew(session, reviewer, holder, ids)
+            held = leases.renew(session, reviewer, holder, ids)
+        return held | self.traps.held(reviewer, ids)
 
     def release(self, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:
         """Give leases back: those of these ids, or all; of one window, or of the person."""
@@ -345,13 +355,16 @@ class Store:
             Decision.reviewer == reviewer, col(Decision.pair_id).in_(ids)
         )
         with reading(self._engine) as session:
-            return dict(session.exec(query.group_by(col(Decision.pair_id))).all())
+            own = dict(session.exec(query.group_by(col(Decision.pair_id))).all())
+        return own | self.traps.own_revisions(reviewer, ids) if any(map(is_trap, ids)) else own
 
     def history(self, reviewer: str, *, limit: int = 200) -> list[Decision]:
         """The reviewer's decisions that can still be undone, newest first, at most `limit` of them."""
         query = select(Decision).where(Decision.reviewer == reviewer, still_stands())
         with reading(self._engine) as session:
-            return list(session.exec(query.order_by(col(Decision.id).desc()).limit(limit)).all())
+            found = list(session.exec(query.order_by(col(Decision.id).desc()).limit(limit)).all())
+        found += self.traps.history(reviewer, limit)
+        return sorted(found, key=lambda decision: decision.created_at, reverse=True)[:limit]
 
     def events(self, pair_id: int) -> list[Decision]:
         """All that was ever decided about a pair, oldest first."""
@@ -522,6 +535,8 @@ def _decide(session: Session, reviewer: str, decision: DecisionInput, *, may_set
     which = select(Pair.text).where(Pair.id == decision.pair_id)
     before = session.exec(which).first()
     try:
+        if is_trap(decision.pair_id):
+            return append_answer(session, reviewer, decision)
         event = append_decision(session, reviewer, decision, may_settle=may_settle)
     except StaleError as error:
         error.pair_id = decision.pair_id

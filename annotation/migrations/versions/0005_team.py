@@ -111,11 +111,16 @@ def _create_quality_tables() -> None:
         sa.Column("answer", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("made_from", sa.Integer(), nullable=False),
+        sa.Column("reviewer", sa.String(), nullable=False),
+        sa.Column("before_pair", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_traps_image_id_images")),
         sa.ForeignKeyConstraint(["made_from"], ["pairs.id"], name=op.f("fk_traps_made_from_pairs")),
+        sa.ForeignKeyConstraint(["before_pair"], ["pairs.id"], name=op.f("fk_traps_before_pair_pairs")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_traps")),
+        sa.UniqueConstraint("reviewer", "before_pair", name=op.f("uq_traps_reviewer_before_pair")),
     )
+    op.create_index(op.f("ix_traps_before_pair"), "traps", ["before_pair"])
     op.create_index(op.f("ix_traps_made_from"), "traps", ["made_from"])
     op.create_table(
         "trap_answers",
@@ -128,6 +133,7 @@ def _create_quality_tables() -> None:
         sa.Column("text", sa.String(), nullable=True),
         sa.Column("note", sa.String(), nullable=True),
         sa.Column("milliseconds", sa.Integer(), nullable=True),
+        sa.Column("lot", sa.String(36), nullable=True),
         sa.Column("undone", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(["trap_id"], ["traps.id"], name=op.f("fk_trap_answers_trap_id_traps")),
@@ -141,6 +147,8 @@ def _create_quality_tables() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("pair_id", sa.Integer(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("population", sa.String(), nullable=False),
+        sa.Column("by_attribute", sa.Boolean(), nullable=False),
         sa.Column("drawn_by", sa.String(), nullable=False),
         sa.Column("drawn_at", sa.DateTime(), nullable=False),
         sa.Column("is_right", sa.Boolean(), nullable=True),
