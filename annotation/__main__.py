@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from annotation.checks.check_commands import app as check_app
+from annotation.exports.export_commands import app as export_app
 from annotation.imports.import_commands import app as import_app
 from annotation.seed import seed
 from annotation.statistics.stats_commands import app as stats_app
@@ -37,16 +38,7 @@ app.add_typer(probe_app)
 app.add_typer(stats_app)
 app.add_typer(import_app)
 app.add_typer(check_app)
-
-
-@app.command("snapshot")
-def snapshot_command(
-    name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
-) -> None:
-    """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
-    with _store() as store:
-        taken = store.snapshot(name)
-        print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
+app.add_typer(export_app)
 
 
 @app.command("seed")

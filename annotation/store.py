@@ -36,6 +36,7 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
+from annotation.exports.snapshots import snapshot_named, take_snapshot
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
@@ -51,7 +52,6 @@ from annotation.models import (
     Status,
 )
 from annotation.review_queue import Order, count_pairs, next_pairs
-from annotation.snapshots import take_snapshot
 from annotation.statistics.generation_stats import (
     Costs,
     TaskCounts,
@@ -378,6 +378,14 @@ class Store:
             DataError: the name is taken or cannot be a folder's name, or there is no such pair.
         """
         return take_snapshot(self._engine, self.data_dir, name, [Status(status) for status in statuses])
+
+    def find_snapshot(self, name: str) -> Snapshot:
+        """The snapshot of this name.
+
+        Raises:
+            DataError: there is none; the message names those that there are.
+        """
+        return snapshot_named(self._engine, name)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, newest first."""

@@ -1,0 +1,203 @@
+"""Snapshots: the accepted and edited pairs of a moment, or those of another filter, frozen as a file of examples.
+
+The row in the database is what makes a snapshot exist; a folder without a row is the rest of a crash and is replaced.
+The file is written from one consistent read, without holding up the reviewers, and appears complete or not at all.
+
+The one surprising fact: rows are read as plain columns and written as plain JSON, because building an `Example` for each
+would take longer than all the rest; a test sees that both give the same bytes.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+from sqlmodel import Session, col, func, select
+
+from annotation.database import reading, writing
+from annotation.exports.facts import Facts, write_facts
+from annotation.exports.folders import beside
+from annotation.exports.licences import kind_of
+from annotation.models import FREE_QUESTION, Action, Decision, Image, Label, Pair, Snapshot, Status
+from facellm.data import SNAPSHOT_FILE, ContentHash
+from facellm.errors import DataError
+
+CHUNK = 1000  # pairs in memory at a time
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+Conditions = Sequence[sa.ColumnElement[bool]]
+
+
+def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[Status]) -> Snapshot:
+    """Write the examples, the facts and the row; see `Store.snapshot`."""
+    _check_name(engine, name)
+    folder = data_dir / "snapshots" / name
+    with beside(folder) as partial:
+        with reading(engine) as session:
+            conditions = [col(Pair.status).in_(statuses)]
+            writer = _Writer(partial, data_dir)
+            for record, path, source in _records(session, conditions):
+                writer.add(record, path, source)
+            writer.close()
+            if writer.count == 0:
+                raise _nothing(data_dir, statuses)
+            write_facts(partial, _facts(session, [], writer.sources, 0))
+        row = {
+            "name": name,
+            "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
+            "count": writer.count,
+            "sha256": writer.content.hexdigest(),
+        }
+        return _publish(engine, partial, folder, Snapshot.model_validate(row))
+
+
+def snapshot_named(engine: Engine, name: str) -> Snapshot:
+    """The snapshot's row; see `Store.find_snapshot`."""
+    with reading(engine) as session:
+        found = session.exec(select(Snapshot).where(Snapshot.name == name)).first()
+        if found is None:
+            names = ", ".join(session.exec(select(Snapshot.name).order_by(col(Snapshot.id))).all())
+            raise DataError(
+                f"There is no snapshot {name}; there {'are ' + names if names else 'is none'}. "
+                "Take one: python -m annotation snapshot NAME."
+            )
+        return found
+
+
+def _check_name(engine: Engine, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DataError(
+            f"{name!r} cannot be the name of a snapshot. Use up to 80 letters, digits, dots, dashes or underscores, "
+            "beginning with a letter or a digit."
+        )
+    with reading(engine) as session:
+        if session.exec(select(Snapshot.id).where(Snapshot.name == name)).first() is not None:
+            raise _taken(name)
+
+
+def _taken(name: str) -> DataError:
+    return DataError(f"There is a snapshot {name} already, and snapshots never change. Choose another name.")
+
+
+def _nothing(data_dir: Path, statuses: Sequence[Status]) -> DataError:
+    wanted = " or ".join(status.value for status in statuses)
+    return DataError(f"There is no {wanted} pair in {data_dir} to take a snapshot of. Accept some first.")
+
+
+def _publish(engine: Engine, partial: Path, folder: Path, snapshot: Snapshot) -> Snapshot:
+    """Add the row and move the files to their place, both or neither."""
+    try:
+        with writing(engine) as session:
+            session.add(snapshot)
+            session.flush()
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+    except IntegrityError as error:
+        raise _taken(snapshot.name) from error
+    return snapshot
+
+
+class _Writer:
+    """The file of a snapshot: a line is written and taken into the hash in one go."""
+
+    def __init__(self, partial: Path, data_dir: Path) -> None:
+        self._out = (partial / SNAPSHOT_FILE).open("w", encoding="utf-8")
+        self._up = Path(os.path.relpath(data_dir.resolve(), partial.resolve())).as_posix()
+        self.content = ContentHash()
+        self.count = 0
+        self._seen: set[str] = set()
+        self.sources: Counter[str] = Counter()  # images by origin
+
+    def add(self, record: dict[str, Any], path: str, source: str) -> None:
+        """Write a pair: its record without `images`, and of its image the path and the origin."""
+        self.content.add(record)
+        self._out.write(json.dumps({"images": [f"{self._up}/{path}"]} | record, ensure_ascii=False) + "\n")
+        self.count += 1
+        if path not in self._seen:
+            self._seen.add(path)
+            self.sources[kind_of(source)] += 1
+
+    def close(self) -> None:
+        """See that all is on the disk: the database's row, which is, would otherwise outlive it."""
+        self._out.flush()
+        os.fsync(self._out.fileno())
+        self._out.close()
+
+
+def _records(session: Session, conditions: Conditions) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The pairs in the order of their ids, as records with the path and the source of their image.
+
+    The ids come first: to sort them takes no memory, to sort whole rows it would.
+    """
+    ids = session.exec(select(Pair.id).where(*conditions).order_by(col(Pair.id))).all()
+    for start in range(0, len(ids), CHUNK):
+        some = ids[start : start + CHUNK]
+        rows = session.execute(_COLUMNS.where(col(Pair.id).in_(some)).order_by(col(Pair.id))).all()
+        labels = _labels(session, {row.image_id for row in rows})
+        stands = _stands(session, some)
+        for row in rows:
+            reviewer, text = stands.get(row.id, (None, None))
+            yield _record(row, reviewer, text, labels[row.image_id]), row.path, row.source
+
+
+_COLUMNS = sa.select(
+    *(col(getattr(Pair, name)) for name in ("id", "image_id", "attribute", "question", "answer", "teacher")),
+    *(col(getattr(Pair, name)) for name in ("prompt_version", "status")),
+    *(col(getattr(Image, name)) for name in ("sha256", "path", "source")),
+).join(Image, col(Pair.image_id) == col(Image.id))
+
+
+def _record(row: Any, reviewer: str | None, text: str | None, labels: dict[str, str]) -> dict[str, Any]:
+    """A `facellm.data.Example` as JSON, field by field in its order, without `images`."""
+    return {
+        "attribute": None if row.attribute is None else row.attribute.value,
+        "question": row.question,
+        "answer": row.answer if text is None else text,
+        "provenance": {
+            "image_sha256": [row.sha256],
+            "pair_id": row.id,
+            "status": row.status.value,
+            "reviewer": reviewer,
+            "teacher": row.teacher,
+            "prompt_version": row.prompt_version,
+            "labels": labels,
+        },
+    }
+
+
+def _labels(session: Session, image_ids: set[int]) -> Mapping[int, dict[str, str]]:
+    """As `decisions.labels_of`, without building objects."""
+    found: defaultdict[int, dict[str, str]] = defaultdict(dict)
+    query = sa.select(col(Label.image_id), col(Label.name), col(Label.value)).order_by(col(Label.id))
+    for image_id, name, value in session.execute(query.where(col(Label.image_id).in_(image_ids))):
+        found[image_id][name] = value
+    return found
+
+
+def _stands(session: Session, pair_ids: Sequence[int | None]) -> dict[int, tuple[str, str | None]]:
+    """Of each pair that was decided: who did, and the text of an edit."""
+    query = sa.select(
+        *(col(getattr(Decision, name)) for name in ("pair_id", "uuid", "action", "undoes", "reviewer", "text"))
+    )
+    events = session.execute(query.where(col(Decision.pair_id).in_(pair_ids)).order_by(col(Decision.id))).all()
+    taken_back = {event.undoes for event in events}
+    return {
+        event.pair_id: (event.reviewer, event.text)
+        for event in events
+        if event.action is not Action.UNDO and event.uuid not in taken_back
+    }
+
+
+def _facts(session: Session, pool: Conditions, sources: Mapping[str, int], seen_twice: int) -> Facts:
+    """What the data card tells beyond the pairs; `pool`: the conditions without the status."""
+    statuses: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    of_pairs = sa.select(col(Pair.attribute), col(Pair.status), func.count()).where(*pool)
+    for attribute, status, count in session.execute(of_pairs.group_by(Pair.attribute, Pair.status)):
+        statuses[FREE_QUESTION if attribute is None else attribute.value][status.value] = count
+    return Facts(sources=dict(sorted(sources.items())), statuses=statuses, reviewers={}, seen_twice=seen_twice)
