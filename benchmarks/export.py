@@ -46,13 +46,12 @@ def main() -> None:
         return
     print(f"{result['pairs']:,} pairs about {faces:,} faces, {result['cores']} cores, load {result['load']:.1f}")
     for what, run in result["runs"].items():
-        print(
-            f"{what:<26} {run['seconds']:>6.1f} s {run['cpu_seconds']:>6.1f} s CPU {run['above_mb']:>6.0f} MB above the start"
-        )
+        spent = f"{run['seconds']:>6.1f} s {run['cpu_seconds']:>6.1f} s CPU"
+        print(f"{what:<26} {spent} {run['above_mb']:>6.0f} MB above the start")
 
 
 def measure(folder: Path, faces: int) -> dict[str, Any]:
-    """Run everything in a folder of its own; the data are made by a process of its own, whose memory nobody inherits."""
+    """Run everything in a folder of its own; the data are made by a process of its own: memory is inherited."""
     data_dir = folder / "data"
     make_faces(folder / "images", faces)
     labels = make_labels(folder / "labels.csv", faces)
@@ -100,7 +99,7 @@ def fill(data_dir: Path, faces: int) -> None:
     assert len(images) == faces
     number = 0
     given = []
-    for sha256, image in sorted(images.items(), key=lambda item: item[1].id or 0):
+    for image in sorted(images.values(), key=lambda image: image.id or 0):
         pairs = []
         for attribute in Attribute:
             number += 1

@@ -92,8 +92,8 @@ def _summary(card: Card) -> str:
         else ""
     )
     return (
-        f"{tally.pair_count:,} question–answer pairs about {tally.image_count:,} pictures of faces, written by a teacher "
-        f"model and reviewed by people in FaceLLM Studio.\n\n{_READING[card.form]}\n\n{left_out}"
+        f"{tally.pair_count:,} question–answer pairs about {tally.image_count:,} pictures of faces, written by teacher "
+        f"models and reviewed by people in FaceLLM Studio.\n\n{_READING[card.form]}\n\n{left_out}"
         f"- snapshot: {snapshot.name}, {snapshot.count:,} pairs, taken {snapshot.created_at:%Y-%m-%d %H:%M} UTC\n"
         f"- filter: `{snapshot.filter}`\n"
         f"- SHA-256 of its content: `{snapshot.sha256}`\n"

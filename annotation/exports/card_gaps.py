@@ -20,8 +20,11 @@ def gaps(tally: Tally, facts: Facts | None) -> Iterator[str]:
     missing = [attribute.value for attribute in Attribute if not tally.attributes[attribute.value]]
     if missing:
         yield f"No pair is about {', '.join(missing)}."
-    for name in GROUP_LABELS:
-        yield from _group_gaps(tally, name)
+    if tally.is_grouped:
+        for name in GROUP_LABELS:
+            yield from _group_gaps(tally, name)
+    else:
+        yield "Race, gender and age of no picture are known, so nothing can be said about groups of people."
     if facts is None:
         yield "Who has reviewed, what was rejected and where the pictures came from was not recorded."
     else:
@@ -41,7 +44,8 @@ def _group_gaps(tally: Tally, name: str) -> Iterator[str]:
     fair = known / len(VALUES[name])
     rare = [value for value in in_order(name, found) if found[value] < fair / 2]
     if rare:
-        yield f"By {name}, few pictures are of {', '.join(f'{value} ({percent(found[value], known)})' for value in rare)}."
+        shown = ", ".join(f"{value} ({percent(found[value], known)})" for value in rare)
+        yield f"By {name}, few pictures are of {shown}."
 
 
 def _review_gaps(tally: Tally, facts: Facts) -> Iterator[str]:

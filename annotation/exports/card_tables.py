@@ -94,8 +94,8 @@ def split_table(tally: Tally, splits: Splits | None) -> str:
         pairs = tally.by(pairs=True, part=name).total()
         rows.append((name, f"{100 * share:g} %", percent(images, tally.image_count), images, pairs))
     text = (
-        f"By picture: all pairs about one face are in one part. A hash of the picture and the seed {splits.seed} decides, "
-        "so a picture keeps its part when others are added, and the shares of groups are met on average.\n\n"
+        f"By picture: all pairs about one face are in one part. A hash of the picture and the seed {splits.seed} "
+        "decides, so a picture keeps its part when others are added, and the shares of groups are met on average.\n\n"
     )
     text += table(("part", "asked", "is", "pictures", "pairs"), rows)
     for names in (("race",), ("gender",), ("age",), ("race", "gender")):

@@ -1,14 +1,14 @@
 """The forms in which other tools read pairs: which files there are, and what one pair looks like in them.
 
-    examples       examples.jsonl       our own records, as `python -m facellm prepare` takes them
-    llamafactory   pairs.jsonl          messages, images; with the dataset_info.json that LLaMA-Factory looks for
-    fairfacegpt    dataset.json         FairFaceGPT's published form: conversations, image
-    datasets       train/metadata.jsonl what `datasets.load_dataset(DIR)` reads, with pictures
+    examples       examples.jsonl         our own records, as `python -m facellm prepare` takes them
+    llamafactory   pairs.jsonl            messages, images, and LLaMA-Factory's dataset_info.json
+    fairfacegpt    dataset.json           FairFaceGPT's published form: conversations, image
+    datasets       train/metadata.jsonl   what `datasets.load_dataset(DIR)` reads
 
 With splits there are files train, validation and test instead. Image paths are relative, so the folder can be moved.
 
-The one surprising fact: LLaMA-Factory counts the tokens `<image>`, `<video>` and `<audio>` in the texts, and stops where
-they are not as many as there are pictures. So a pair whose own words have one is left out of those two forms.
+The one surprising fact: LLaMA-Factory counts the tokens `<image>`, `<video>` and `<audio>` in the texts, and stops
+where they are not as many as there are pictures. So a pair whose own words have one is left out of those two forms.
 """
 
 import json
@@ -100,12 +100,13 @@ class PairWriter:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._out = path.open("w", encoding="utf-8")
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one each time
         self._list = path.suffix == ".json"
         self._before = "[\n" if self._list else ""
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a record."""
-        self._out.write(self._before + json.dumps(record, ensure_ascii=False))
+        self._out.write(self._before + self._encode(record))
         self._before = ",\n" if self._list else "\n"
 
     def end(self) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
+
 from facellm.errors import ConfigError, DataError
 
 
@@ -39,7 +41,9 @@ def push(folder: Path, repository: str, message: str) -> str:
         DataError: the Hub cannot be reached or refuses; the export stays where it is.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 - it takes half a second, and few need it
+    from huggingface_hub.utils import logging  # noqa: PLC0415
 
+    logging.set_verbosity_error()  # what it tries again on its own is no news
     with _explained(folder, repository):
         api = HfApi()
         made = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
@@ -65,5 +69,5 @@ def _explained(folder: Path, repository: str) -> Iterator[None]:
             429: "the Hub asks to wait",
         }.get(status, "it is in trouble" if status >= 500 else error.server_message or "it did not say why")
         raise DataError(f"The Hub refused to take {repository} (HTTP {status}): {reason}. {again}") from error
-    except OSError as error:
+    except (OSError, httpx2.HTTPError) as error:
         raise DataError(f"The Hub could not be reached to push {repository}: {error}. {again}") from error

@@ -3,8 +3,8 @@
 The row in the database is what makes a snapshot exist; a folder without a row is the rest of a crash and is replaced.
 The file is written from one consistent read, without holding up the reviewers, and appears complete or not at all.
 
-The one surprising fact: rows are read as plain columns and written as plain JSON, because building an `Example` for each
-would take longer than all the rest; a test sees that both give the same bytes.
+The one surprising fact: rows are read as plain columns and written as plain JSON, because building an `Example` for
+each would take longer than all the rest; a test sees that both give the same bytes.
 """
 
 import json
@@ -109,6 +109,7 @@ class _Writer:
     def __init__(self, partial: Path, data_dir: Path) -> None:
         self._out = (partial / SNAPSHOT_FILE).open("w", encoding="utf-8")
         self._up = Path(os.path.relpath(data_dir.resolve(), partial.resolve())).as_posix()
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one each time
         self.content = ContentHash()
         self.count = 0
         self._seen: set[str] = set()
@@ -117,7 +118,7 @@ class _Writer:
     def add(self, record: dict[str, Any], path: str, source: str) -> None:
         """Write a pair: its record without `images`, and of its image the path and the origin."""
         self.content.add(record)
-        self._out.write(json.dumps({"images": [f"{self._up}/{path}"]} | record, ensure_ascii=False) + "\n")
+        self._out.write(self._encode({"images": [f"{self._up}/{path}"]} | record) + "\n")
         self.count += 1
         if path not in self._seen:
             self._seen.add(path)
