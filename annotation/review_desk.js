@@ -127,7 +127,7 @@ function decide(action, extra = {}) {
 
 // Every stored event raises the pair's revision by one, so the next one can be made before this one is acknowledged.
 function send(view, decision) {
-  outbox.add({ ...decision, pair_id: view.id, image_sha256: view.image, revision: view.revision });
+  outbox.add({ ...decision, pair_id: view.id, image_sha256: view.image, revision: view.revision, others: view.others });
   view.revision += 1;
 }
 

@@ -71,10 +71,10 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
     def next_pairs(request: dict[str, Any]) -> dict[str, Any]:
         wanted = QueueRequest.model_validate(request | {"attribute": request["attribute"] or None})
         views = store.queue(**wanted.model_dump(exclude={"known"}))
-        return _pairs_reply(store, views, wanted.known) | {"counts": _counts_for_desk(store)}
+        return _pairs_reply(store, reviewer, views, wanted.known) | {"counts": _counts_for_desk(store)}
 
     def recall(request: dict[str, Any]) -> dict[str, Any]:
-        return _pairs_reply(store, store.pairs(map(int, request["ids"])), request["known"])
+        return _pairs_reply(store, reviewer, store.pairs(map(int, request["ids"])), request["known"])
 
     def history(_request: dict[str, Any]) -> dict[str, Any]:
         newest_first = store.history(reviewer)
@@ -91,7 +91,7 @@ def _server_functions(store: Store, reviewer: str) -> list[Callable[[dict[str, A
         return {
             "ok": event.uuid,
             "pair_id": event.pair_id,
-            "revision": view.pair.revision,
+            "revision": store.own_revisions(reviewer, [event.pair_id])[event.pair_id],
             "status": view.pair.status,
             "answer": view.answer,
             "flags": [_flag_for_desk(flag) for flag in view.flags],
@@ -113,18 +113,20 @@ def _counts_for_desk(store: Store) -> dict[str, dict[str, dict[Status, int]]]:
     }
 
 
-def _pairs_reply(store: Store, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
+def _pairs_reply(store: Store, reviewer: str, views: list[PairView], known: Iterable[str]) -> dict[str, Any]:
     """Pairs for the desk, with the pictures that it does not have yet."""
     missing = {view.image.sha256: view.image.path for view in views}
     for sha256 in known:
         missing.pop(sha256, None)
+    own = store.own_revisions(reviewer, [view.pair.id or 0 for view in views])
     return {
-        "pairs": [_pair_for_desk(view) for view in views],
+        "pairs": [_pair_for_desk(view, own.get(view.pair.id or 0, 0)) for view in views],
         "images": {sha256: _data_url(store.data_dir / path) for sha256, path in missing.items()},
     }
 
 
-def _pair_for_desk(view: PairView) -> dict[str, Any]:
+def _pair_for_desk(view: PairView, own: int) -> dict[str, Any]:
+    """The pair as the desk shows it; `own` is how many decisions of the reviewer's it has had."""
     return {
         "id": view.pair.id,
         "image": view.image.sha256,
@@ -133,7 +135,8 @@ def _pair_for_desk(view: PairView) -> dict[str, Any]:
         "question": view.pair.question,
         "answer": view.answer,
         "status": view.pair.status,
-        "revision": view.pair.revision,
+        "revision": own,
+        "others": None if view.pair.status.is_open else view.pair.revision - own,
         "labels": view.labels,
         "decided": _decided(view),
         "suspicion": view.suspicion,

@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
+from annotation import leases
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -34,13 +35,14 @@ from annotation.checks.flags import (
 )
 from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
-from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
+from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
 from annotation.exports.snapshots import snapshot_named, take_snapshot
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
     CURATED,
+    FREE_QUESTION,
     Decision,
     DecisionInput,
     Flag,
@@ -50,7 +52,9 @@ from annotation.models import (
     Pair,
     Snapshot,
     Status,
+    Verdict,
 )
+from annotation.project import ProjectStore
 from annotation.review_queue import Order, count_pairs, next_pairs
 from annotation.statistics.generation_stats import (
     Costs,
@@ -72,19 +76,24 @@ DATABASE = "studio.db"
 
 @dataclass(frozen=True)
 class PairView:
-    """A pair as a reviewer sees it: its image, labels and flags, and the decision that stands, if any."""
+    """A pair with its image, labels and flags, and what stands of every reviewer."""
 
     pair: Pair
     image: Image
     labels: dict[str, str]
-    decision: Decision | None
+    verdicts: tuple[Verdict, ...]  # oldest first; skips and flags too
     flags: tuple[Flag, ...]  # the most severe first
 
     @property
     def answer(self) -> str:
         """The text to show: the edited one where an edit stands, else the draft."""
-        edited = self.decision.text if self.decision else None
-        return self.pair.answer if edited is None else edited
+        return self.pair.stands
+
+    @property
+    def decision(self) -> Verdict | None:
+        """The newest decision that stands: a curator's last word where there is one."""
+        settled = [verdict for verdict in self.verdicts if verdict.settles]
+        return next(reversed(settled or self.verdicts), None)
 
     @property
     def suspicion(self) -> int:
@@ -100,6 +109,7 @@ class Store:
         self._engine = engine
         self.data_dir = data_dir
         self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
+        self.project = ProjectStore(engine)  # guidelines, overlap
 
     @classmethod
     def open(cls, data_dir: Path) -> "Store":
@@ -245,26 +255,71 @@ class Store:
             query = select(Pair).where(col(Pair.id).in_(list(ids))).order_by(col(Pair.id))
             return _views(session, session.exec(query).all())
 
-    def decide(self, reviewer: str, decision: DecisionInput) -> Decision:
+    def claim(
+        self,
+        reviewer: str,
+        holder: str,
+        *,
+        attribute: Attribute | Literal["free question"] | None = None,
+        exclude: Collection[int] = (),
+        limit: int = 20,
+    ) -> list[PairView]:
+        """Lease the next open pairs to a window of a reviewer, so that nobody else is given them; see `leases`.
+
+        Args:
+            reviewer: who will decide them.
+            holder: his window.
+            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
+            exclude: ids that the window has already.
+            limit: at most so many.
+        """
+        conditions = (
+            [] if attribute is None else [Pair.attribute == (None if attribute == FREE_QUESTION else attribute)]
+        )
+        order = (col(Pair.image_id), col(Pair.id))
+        with writing(self._engine) as session:
+            ids = leases.claim(session, reviewer, holder, conditions, order, exclude=exclude, limit=limit)
+            return _views(session, session.exec(select(Pair).where(col(Pair.id).in_(ids)).order_by(*order)).all())
+
+    def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
+        """Keep the leases of these pairs for their full time again; return those that the window still holds."""
+        with writing(self._engine) as session:
+            return leases.renew(session, reviewer, holder, ids)
+
+    def release(self, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:
+        """Give leases back: those of these ids, or all; of one window, or of the person."""
+        with writing(self._engine) as session:
+            leases.release(session, reviewer, holder, ids)
+
+    def decide(self, reviewer: str, decision: DecisionInput, *, may_settle: bool = False) -> Decision:
         """Store a decision and set the pair's status; the same UUID again changes nothing and returns what is stored.
+
+        Args:
+            reviewer: whose decision it is.
+            decision: about the pair as his page has shown it.
+            may_settle: whether his is the last word about what others have closed, flagged or disagree about.
 
         Raises:
             StaleError: the pair has changed since the reviewer saw it, or what is to be undone no longer stands.
             DataError: the pair does not exist, or is another one than the reviewer saw.
         """
         with writing(self._engine) as session:
-            stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
-            if stored is not None:
-                return stored
-            before = session.exec(select(Pair.status).where(Pair.id == decision.pair_id)).first()
-            event = append_decision(session, reviewer, decision)
-            if before is Status.EDITED or self._is_edited(session, decision.pair_id):
-                check_again(session, [decision.pair_id])  # another text stands now
-            return event
+            return _decide(session, reviewer, decision, may_settle=may_settle)
 
-    @staticmethod
-    def _is_edited(session: Session, pair_id: int) -> bool:
-        return session.exec(select(Pair.status).where(Pair.id == pair_id)).one() is Status.EDITED
+    def decide_lot(
+        self, reviewer: str, decisions: Sequence[DecisionInput], *, may_settle: bool = False
+    ) -> list[Decision]:
+        """Store several decisions, all or none; see `decide`."""
+        with writing(self._engine) as session:
+            return [_decide(session, reviewer, decision, may_settle=may_settle) for decision in decisions]
+
+    def own_revisions(self, reviewer: str, ids: Collection[int]) -> dict[int, int]:
+        """How many decisions of a reviewer each of these pairs has had; those without any are left out."""
+        query = select(Decision.pair_id, func.count()).where(
+            Decision.reviewer == reviewer, col(Decision.pair_id).in_(ids)
+        )
+        with reading(self._engine) as session:
+            return dict(session.exec(query.group_by(col(Decision.pair_id))).all())
 
     def history(self, reviewer: str, *, limit: int = 200) -> list[Decision]:
         """The reviewer's decisions that can still be undone, newest first, at most `limit` of them."""
@@ -433,18 +488,31 @@ def _explained(data_dir: Path) -> Iterator[None]:
         ) from error
 
 
+def _decide(session: Session, reviewer: str, decision: DecisionInput, *, may_settle: bool) -> Decision:
+    stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
+    if stored is not None:
+        return stored
+    which = select(Pair.text).where(Pair.id == decision.pair_id)
+    before = session.exec(which).first()
+    event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    leases.release(session, reviewer, ids=[decision.pair_id])
+    if before != session.exec(which).one():
+        check_again(session, [decision.pair_id])  # another text stands now
+    return event
+
+
 def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
     image_ids = {pair.image_id for pair in pairs}
     images = {image.id: image for image in session.exec(select(Image).where(col(Image.id).in_(image_ids)))}
     labels = labels_of(session, image_ids)
     ids = [pair.id for pair in pairs if pair.id is not None]
-    events, flags = events_of(session, ids), flags_of(session, ids)
+    verdicts, flags = verdicts_of(session, ids), flags_of(session, ids)
     return [
         PairView(
             pair,
             images[pair.image_id],
             labels[pair.image_id],
-            standing(events[pair.id or 0]),
+            tuple(verdicts[pair.id or 0]),
             tuple(_as_shown(flag, pair.status) for flag in flags[pair.id or 0]),
         )
         for pair in pairs

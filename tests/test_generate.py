@@ -131,8 +131,8 @@ def test_an_answer_is_checked_as_it_comes(store: Store) -> None:
     identity = Plan("teacher", "{}").identity(combined=False)
     answer = "Based on the provided label, this is a woman who looks at the camera."
     with store.ledger.writing() as session:
-        first = add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity)
-        assert add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity) == first
+        first = add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity, None)
+        assert add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity, None) == first
     found = rows(store, "SELECT pair_id, span_start FROM flags WHERE \"check\" = 'leak'")
     assert [pair_id for pair_id, _ in found] == [first]
 

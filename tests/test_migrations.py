@@ -90,10 +90,17 @@ def old_database(data_dir: Path) -> Path:
 
 def rows(path: Path) -> dict[str, list[tuple]]:
     with sqlite3.connect(path) as connection:
-        return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in OLD_TABLES}
+        return {
+            table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY id").fetchall()
+            for table, columns in OLD_COLUMNS.items()
+        }
 
 
-OLD_TABLES = ("images", "labels", "pairs", "decisions", "flags", "snapshots")
+OLD_COLUMNS = dict.fromkeys(("images", "labels", "flags", "snapshots"), "*") | {
+    "pairs": "id, image_id, attribute, question, answer, teacher, prompt_version, parameters, status, revision, "
+    "created_at",
+    "decisions": "id, uuid, pair_id, revision, reviewer, action, reason, text, milliseconds, undoes, created_at",
+}
 
 
 def test_the_first_tables_keep_their_rows(old_database: Path) -> None:
@@ -103,12 +110,18 @@ def test_the_first_tables_keep_their_rows(old_database: Path) -> None:
     assert [view.pair.id for view in store.queue()] == [9]
     assert [event.action.value for event in store.events(3)] == ["accept", "reject"]
     assert (store.votes(), store.flagged_count()) == ([], 1)
+    (rejected,), (flagged,) = store.pairs([3]), store.pairs([9])
+    assert [(v.reviewer, v.action.value, v.reason) for v in rejected.verdicts] == [("ana", "reject", "wrong")]
+    assert (rejected.pair.verdicts, flagged.pair.verdicts, flagged.pair.suspicion) == (1, 0, 1)
     with sqlite3.connect(old_database) as connection:
         connection.execute("PRAGMA foreign_keys=ON")
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         with pytest.raises(sqlite3.IntegrityError, match="FOREIGN KEY"):
             connection.execute("DELETE FROM pairs WHERE id = 3")
-        insert = "INSERT INTO pairs SELECT 10, image_id, {}, 'Why?', answer, teacher, '1', 'x', status, 0, created_at"
+        insert = (
+            f"INSERT INTO pairs ({OLD_COLUMNS['pairs']}) "
+            "SELECT 10, image_id, {}, 'Why?', answer, teacher, '1', 'x', status, 0, created_at"
+        )
         for attribute in ("'pose'", "NULL"):
             connection.execute((insert + " FROM pairs WHERE id = 9").format(attribute))
             with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
@@ -123,7 +136,7 @@ def test_a_migration_that_finds_lost_rows_changes_nothing(old_database: Path) ->
     with sqlite3.connect(old_database) as connection:
         connection.execute("DELETE FROM pairs WHERE id = 3")
     before = rows(old_database)
-    with pytest.raises(DataError, match="2 rows of decisions refer to missing ones"):
+    with pytest.raises(DataError, match="3 rows of decisions, verdicts refer to missing ones"):
         Store.open(old_database.parent)
     assert rows(old_database) == before
     with sqlite3.connect(old_database) as connection:
@@ -138,7 +151,7 @@ def test_going_back_is_refused_while_a_pair_has_no_attribute(old_database: Path)
     with pytest.raises(IntegrityError, match="NOT NULL"), engine.begin() as connection:
         alembic.command.downgrade(alembic_config(connection), "0002")
     with engine.connect() as connection:
-        assert MigrationContext.configure(connection).get_current_revision() == "0004"
+        assert MigrationContext.configure(connection).get_current_revision() == "0005"
         assert connection.exec_driver_sql("SELECT count(*) FROM pairs").scalar() == 2
     engine.dispose()
 

@@ -77,7 +77,7 @@ def test_the_demo_reviewer_has_decided_two_thirds_by_the_truth(store: Store, dat
     for view in views:
         assert (view.image.sha256 in pending) == (view.decision is None)
         assert sha256_file(data_dir / view.image.path) == view.image.sha256
-        assert replay(store.events(view.pair.id or 0)) is view.pair.status
+        assert replay(store.events(view.pair.id or 0)).status is view.pair.status
         planted = truth[view.image.sha256, view.pair.attribute.value]
         if view.decision is None:
             continue

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 from annotation.exports.card_tables import in_order, percent
 from annotation.exports.facts import Facts
-from annotation.exports.forms import GROUP_LABELS
 from annotation.exports.tally import Tally
 from annotation.fairface import VALUES
 from annotation.models import Status
+from annotation.new_pairs import GROUPS
 from facellm.data import Attribute
 
 
@@ -21,7 +21,7 @@ def gaps(tally: Tally, facts: Facts | None) -> Iterator[str]:
     if missing:
         yield f"No pair is about {', '.join(missing)}."
     if tally.is_grouped:
-        for name in GROUP_LABELS:
+        for name in GROUPS:
             yield from _group_gaps(tally, name)
     else:
         yield "Race, gender and age of no picture are known, so nothing can be said about groups of people."

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from annotation.exports.facts import Facts
-from annotation.exports.forms import GROUP_LABELS
 from annotation.exports.splits import Splits
 from annotation.exports.tally import Tally
 from annotation.fairface import VALUES
 from annotation.models import FREE_QUESTION, Action, Status
+from annotation.new_pairs import GROUPS
 from facellm.data import Attribute
 
 UNKNOWN = "unknown"
@@ -75,7 +75,7 @@ def group_table(tally: Tally) -> str:
 def label_lines(tally: Tally) -> str:
     """Pictures by what else is known about them, the most frequent values first."""
     lines = []
-    others = sorted(item for item in tally.labels.items() if item[0][0] not in GROUP_LABELS)
+    others = sorted(item for item in tally.labels.items() if item[0][0] not in GROUPS)
     for name, items in groupby(others, key=lambda item: item[0][0]):
         values = sorted(((count, value) for (_, value), count in items), key=lambda item: (-item[0], item[1]))
         shown = ", ".join(f"{value} {count:,}" for count, value in values[:_LABELS])

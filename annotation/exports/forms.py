@@ -19,11 +19,11 @@ from typing import Any, Final
 
 from annotation.exports.snapshot_file import Row
 from annotation.models import FREE_QUESTION
+from annotation.new_pairs import GROUPS
 
 IMAGE_TOKEN: Final = "<image>"
 _MEDIA_TOKENS: Final = (IMAGE_TOKEN, "<video>", "<audio>")
 _WHOLE: Final = {"examples": "examples.jsonl", "llamafactory": "pairs.jsonl", "fairfacegpt": "dataset.json"}
-GROUP_LABELS: Final = ("race", "gender", "age")
 
 
 class Form(StrEnum):
@@ -68,7 +68,7 @@ class Form(StrEnum):
 def _table_row(row: Row, image: str) -> dict[str, Any]:
     """Flat, and nothing is null: a column that begins with nulls would be given another type than the later ones."""
     provenance = row.record["provenance"]
-    groups = {name: row.labels.get(name, "") for name in GROUP_LABELS}
+    groups = {name: row.labels.get(name, "") for name in GROUPS}
     origin = {name: provenance[name] or "" for name in ("status", "teacher", "prompt_version")}
     said = {"question": row.question, "answer": row.answer, "attribute": row.attribute or FREE_QUESTION}
     return {"file_name": image} | said | groups | origin | {"pair_id": row.pair_id, "image_sha256": row.image}

@@ -14,7 +14,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
@@ -25,12 +25,13 @@ from annotation.database import reading, writing
 from annotation.exports.facts import Facts, write_facts
 from annotation.exports.folders import beside
 from annotation.exports.licences import kind_of
-from annotation.models import FREE_QUESTION, Action, Decision, Image, Label, Pair, Snapshot, Status
+from annotation.models import FREE_QUESTION, Action, Image, Label, Pair, Snapshot, Status, Verdict
 from facellm.data import SNAPSHOT_FILE, ContentHash
 from facellm.errors import DataError
 
 CHUNK = 1000  # pairs in memory at a time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+VERDICTS: Final = tuple(action for action in Action if action.is_verdict)
 Conditions = Sequence[sa.ColumnElement[bool]]
 
 
@@ -42,12 +43,12 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
         with reading(engine) as session:
             conditions = [col(Pair.status).in_(statuses)]
             writer = _Writer(partial, data_dir)
-            for record, path, source in _records(session, conditions):
-                writer.add(record, path, source)
+            for frozen in _frozen(session, conditions):
+                writer.add(frozen)
             writer.close()
             if writer.count == 0:
                 raise _nothing(data_dir, statuses)
-            write_facts(partial, _facts(session, [], writer.sources, 0))
+            write_facts(partial, _facts(session, [], writer))
         row = {
             "name": name,
             "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
@@ -103,6 +104,15 @@ def _publish(engine: Engine, partial: Path, folder: Path, snapshot: Snapshot) ->
     return snapshot
 
 
+class _Frozen(NamedTuple):
+    """A pair on its way into the file."""
+
+    record: dict[str, Any]  # an Example as JSON, without `images`
+    path: str  # of its image, from the data directory
+    source: str  # of its image
+    verdicts: int
+
+
 class _Writer:
     """The file of a snapshot: a line is written and taken into the hash in one go."""
 
@@ -112,17 +122,19 @@ class _Writer:
         self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one each time
         self.content = ContentHash()
         self.count = 0
+        self.seen_twice = 0  # pairs with verdicts of several reviewers
         self._seen: set[str] = set()
         self.sources: Counter[str] = Counter()  # images by origin
 
-    def add(self, record: dict[str, Any], path: str, source: str) -> None:
-        """Write a pair: its record without `images`, and of its image the path and the origin."""
-        self.content.add(record)
-        self._out.write(self._encode({"images": [f"{self._up}/{path}"]} | record) + "\n")
+    def add(self, pair: _Frozen) -> None:
+        """Write a pair."""
+        self.content.add(pair.record)
+        self._out.write(self._encode({"images": [f"{self._up}/{pair.path}"]} | pair.record) + "\n")
         self.count += 1
-        if path not in self._seen:
-            self._seen.add(path)
-            self.sources[kind_of(source)] += 1
+        self.seen_twice += pair.verdicts > 1
+        if pair.path not in self._seen:
+            self._seen.add(pair.path)
+            self.sources[kind_of(pair.source)] += 1
 
     def close(self) -> None:
         """See that all is on the disk: the database's row, which is, would otherwise outlive it."""
@@ -131,35 +143,36 @@ class _Writer:
         self._out.close()
 
 
-def _records(session: Session, conditions: Conditions) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """The pairs in the order of their ids, as records with the path and the source of their image.
+def _frozen(session: Session, conditions: Conditions) -> Iterator[_Frozen]:
+    """The pairs in the order of their ids.
 
     The ids come first: to sort them takes no memory, to sort whole rows it would.
     """
     ids = session.exec(select(Pair.id).where(*conditions).order_by(col(Pair.id))).all()
+    query = _query()
     for start in range(0, len(ids), CHUNK):
         some = ids[start : start + CHUNK]
-        rows = session.execute(_COLUMNS.where(col(Pair.id).in_(some)).order_by(col(Pair.id))).all()
+        rows = session.execute(query.where(col(Pair.id).in_(some))).all()
         labels = _labels(session, {row.image_id for row in rows})
-        stands = _stands(session, some)
+        reviewers = _reviewers(session, some)
         for row in rows:
-            reviewer, text = stands.get(row.id, (None, None))
-            yield _record(row, reviewer, text, labels[row.image_id]), row.path, row.source
+            record = _record(row, reviewers.get(row.id), labels[row.image_id])
+            yield _Frozen(record, row.path, row.source, row.verdicts)
 
 
-_COLUMNS = sa.select(
-    *(col(getattr(Pair, name)) for name in ("id", "image_id", "attribute", "question", "answer", "teacher")),
-    *(col(getattr(Pair, name)) for name in ("prompt_version", "status")),
-    *(col(getattr(Image, name)) for name in ("sha256", "path", "source")),
-).join(Image, col(Pair.image_id) == col(Image.id))
+def _query() -> sa.Select[Any]:
+    of_pair = ("id", "image_id", "attribute", "question", "answer", "text", "teacher", "prompt_version", "status")
+    columns = [col(getattr(Pair, name)) for name in (*of_pair, "verdicts")]
+    columns += [col(getattr(Image, name)) for name in ("sha256", "path", "source")]
+    return sa.select(*columns).join(Image, col(Pair.image_id) == col(Image.id)).order_by(col(Pair.id))
 
 
-def _record(row: Any, reviewer: str | None, text: str | None, labels: dict[str, str]) -> dict[str, Any]:
+def _record(row: Any, reviewer: str | None, labels: dict[str, str]) -> dict[str, Any]:
     """A `facellm.data.Example` as JSON, field by field in its order, without `images`."""
     return {
         "attribute": None if row.attribute is None else row.attribute.value,
         "question": row.question,
-        "answer": row.answer if text is None else text,
+        "answer": row.answer if row.text is None else row.text,
         "provenance": {
             "image_sha256": [row.sha256],
             "pair_id": row.id,
@@ -181,24 +194,33 @@ def _labels(session: Session, image_ids: set[int]) -> Mapping[int, dict[str, str
     return found
 
 
-def _stands(session: Session, pair_ids: Sequence[int | None]) -> dict[int, tuple[str, str | None]]:
-    """Of each pair that was decided: who did, and the text of an edit."""
-    query = sa.select(
-        *(col(getattr(Decision, name)) for name in ("pair_id", "uuid", "action", "undoes", "reviewer", "text"))
-    )
-    events = session.execute(query.where(col(Decision.pair_id).in_(pair_ids)).order_by(col(Decision.id))).all()
-    taken_back = {event.undoes for event in events}
-    return {
-        event.pair_id: (event.reviewer, event.text)
-        for event in events
-        if event.action is not Action.UNDO and event.uuid not in taken_back
-    }
+def _reviewers(session: Session, pair_ids: Sequence[int | None]) -> dict[int, str]:
+    """Of each pair with a verdict, who is answerable for it: the last who settled it, else all in their order."""
+    columns = (col(getattr(Verdict, name)) for name in ("pair_id", "reviewer", "settles"))
+    query = sa.select(*columns).where(col(Verdict.pair_id).in_(pair_ids), col(Verdict.action).in_(VERDICTS))
+    said: defaultdict[int, list[str]] = defaultdict(list)
+    settled: dict[int, str] = {}
+    for pair_id, reviewer, settles in session.execute(query.order_by(col(Verdict.pair_id), col(Verdict.revision))):
+        said[pair_id].append(reviewer)
+        if settles:
+            settled[pair_id] = reviewer
+    return {pair_id: ", ".join(names) for pair_id, names in said.items()} | settled
 
 
-def _facts(session: Session, pool: Conditions, sources: Mapping[str, int], seen_twice: int) -> Facts:
+def _facts(session: Session, pool: Conditions, writer: "_Writer") -> Facts:
     """What the data card tells beyond the pairs; `pool`: the conditions without the status."""
     statuses: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    of_pairs = sa.select(col(Pair.attribute), col(Pair.status), func.count()).where(*pool)
-    for attribute, status, count in session.execute(of_pairs.group_by(Pair.attribute, Pair.status)):
+    pairs = sa.select(col(Pair.attribute), col(Pair.status), func.count()).where(*pool)
+    for attribute, status, count in session.execute(pairs.group_by(col(Pair.attribute), col(Pair.status))):
         statuses[FREE_QUESTION if attribute is None else attribute.value][status.value] = count
-    return Facts(sources=dict(sorted(sources.items())), statuses=statuses, reviewers={}, seen_twice=seen_twice)
+    reviewers: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    said = sa.select(col(Verdict.reviewer), col(Verdict.action), func.count())
+    said = said.join(Pair, col(Pair.id) == col(Verdict.pair_id)).where(col(Verdict.action).in_(VERDICTS), *pool)
+    for reviewer, action, count in session.execute(said.group_by(col(Verdict.reviewer), col(Verdict.action))):
+        reviewers[reviewer][action.value] = count
+    return Facts(
+        sources=dict(sorted(writer.sources.items())),
+        statuses=statuses,
+        reviewers=dict(sorted(reviewers.items())),
+        seen_twice=writer.seen_twice,
+    )

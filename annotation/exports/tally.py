@@ -5,9 +5,9 @@ The one surprising fact: pairs and images are counted apart, because eight pairs
 
 from collections import Counter
 
-from annotation.exports.forms import GROUP_LABELS
 from annotation.exports.snapshot_file import Row
 from annotation.models import FREE_QUESTION
+from annotation.new_pairs import GROUPS
 
 Group = tuple[str, ...]  # race, gender, age; '' where unknown
 
@@ -28,7 +28,7 @@ class Tally:
     def add(self, row: Row, part: str) -> None:
         """Count a pair, and its image if that is new."""
         provenance = row.record["provenance"]
-        group = tuple(row.labels.get(name, "") for name in GROUP_LABELS)
+        group = tuple(row.labels.get(name, "") for name in GROUPS)
         self.attributes[row.attribute or FREE_QUESTION] += 1
         self.teachers[provenance["teacher"] or "unknown"] += 1
         self.prompt_versions[provenance["prompt_version"] or "unknown"] += 1
@@ -56,7 +56,7 @@ class Tally:
 
     def by(self, *names: str, pairs: bool = False, part: str | None = None) -> Counter[Group]:
         """Images (or pairs) by one or several of race, gender and age; of one part, or of all."""
-        places = [GROUP_LABELS.index(name) for name in names]
+        places = [GROUPS.index(name) for name in names]
         found: Counter[Group] = Counter()
         for (within, group), count in (self.pairs if pairs else self.images).items():
             if part in (None, within):

@@ -1,0 +1,95 @@
+"""Leases: who has which pair before him, so that no pair is given to more reviewers than it wants.
+
+Pairs are leased in one statement, which looks for them and takes them at once; its transaction holds the write lock.
+The one surprising fact: a lease is of a window, not only of a person. One reviewer in two windows gets different pairs,
+and a reloaded window gets its own again.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlmodel import Session, col, func, select
+
+from annotation.models import Lease, Pair, Status, UtcDateTime, Verdict
+
+LEASE: Final = timedelta(minutes=10)  # without a sign of life of the window
+
+
+def claim(
+    session: Session,
+    reviewer: str,
+    holder: str,
+    conditions: Sequence[Any],
+    order: Sequence[Any],
+    *,
+    exclude: Collection[int],
+    limit: int,
+) -> list[int]:
+    """Lease the next open pairs to a window of a reviewer; return their ids, in no order.
+
+    Args:
+        session: one that writes.
+        reviewer: who will decide them. What he has decided about is not among them.
+        holder: his window; what it holds already is among them.
+        conditions: about rows of `pairs`.
+        order: of rows of `pairs`.
+        exclude: ids that the window has already.
+        limit: at most so many.
+    """
+    now = datetime.now(UTC)
+    drop_expired(session, now)
+    until = sa.literal(now + LEASE, UtcDateTime)
+    is_open = col(Pair.status).in_([status for status in Status if status.is_open])
+    free = (
+        select(Pair.id, sa.literal(reviewer), sa.literal(holder), until)
+        .where(is_open, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder))
+        .order_by(*order)
+        .limit(limit)
+    )
+    insert = sqlite_insert(Lease).from_select(["pair_id", "reviewer", "holder", "expires_at"], free)
+    renew = insert.on_conflict_do_update(
+        index_elements=["pair_id", "reviewer"], set_={"expires_at": insert.excluded.expires_at}
+    )
+    return list(session.execute(renew.returning(col(Lease.pair_id))).scalars())
+
+
+def available(reviewer: str, holder: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions under which a pair may be given to this window: expired leases are gone by then."""
+    decided = select(Verdict.pair_id).where(Verdict.pair_id == Pair.id, Verdict.reviewer == reviewer).exists()
+    in_another_window = (
+        select(Lease.pair_id)
+        .where(Lease.pair_id == Pair.id, Lease.reviewer == reviewer, Lease.holder != holder)
+        .exists()
+    )
+    held_by_others = (
+        select(func.count())
+        .select_from(Lease)
+        .where(Lease.pair_id == Pair.id, Lease.reviewer != reviewer)
+        .scalar_subquery()
+    )
+    return ~decided, ~in_another_window, col(Pair.verdicts) + held_by_others < col(Pair.overlap)
+
+
+def renew(session: Session, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
+    """Give a window's leases their full time again; return those of the ids that it still holds."""
+    now = datetime.now(UTC)
+    drop_expired(session, now)
+    mine = sa.and_(col(Lease.reviewer) == reviewer, col(Lease.holder) == holder, col(Lease.pair_id).in_(ids))
+    held = sa.update(Lease).where(mine).values(expires_at=now + LEASE).returning(col(Lease.pair_id))
+    return set(session.execute(held).scalars())
+
+
+def release(session: Session, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:
+    """Give leases back: those of these ids, or all; of one window, or of the person."""
+    mine = [col(Lease.reviewer) == reviewer]
+    mine += [] if holder is None else [col(Lease.holder) == holder]
+    mine += [] if ids is None else [col(Lease.pair_id).in_(ids)]
+    session.execute(sa.delete(Lease).where(*mine))
+
+
+def drop_expired(session: Session, now: datetime) -> None:
+    """Delete the leases whose time is over."""
+    session.execute(sa.delete(Lease).where(col(Lease.expires_at) <= now))
