@@ -43,7 +43,11 @@ from facellm.training_tab import build_training_tab
 
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
-STYLES = [*sorted((Path(__file__).parent / "facellm").glob("*.css")), Path(__file__).parent / "annotation/dataset.css"]
+STYLES = [
+    *sorted((Path(__file__).parent / "facellm").glob("*.css")),
+    Path(__file__).parent / "annotation/dataset.css",
+    Path(__file__).parent / "annotation/agreement/agreement.css",
+]
 SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 

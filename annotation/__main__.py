@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annotation.agreement.agreement_commands import app as agreement_app
 from annotation.checks.check_commands import app as check_app
 from annotation.exports.export_commands import app as export_app
 from annotation.imports.import_commands import app as import_app
@@ -39,6 +40,7 @@ app.add_typer(stats_app)
 app.add_typer(import_app)
 app.add_typer(check_app)
 app.add_typer(export_app)
+app.add_typer(agreement_app)
 
 
 @app.command("seed")
@@ -123,7 +125,7 @@ def _ranking_line(standing: Standing, width: int, enough: bool) -> str:
 
 def _store() -> closing[Store]:
     """The store as it is."""
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ STATUS_AFTER = {
     Action.SKIP: Status.SKIPPED,
     Action.FLAG: Status.FLAGGED,
 }
-_STANDING_FIELDS = ("revision", "action", "reason", "text", "note", "settles", "created_at")
+_STANDING_FIELDS = ("revision", "action", "reason", "text", "note", "settles", "blind", "created_at")
 
 
 class Opinion(Protocol):
@@ -146,7 +146,10 @@ def append_decision(session: Session, reviewer: str, decision: DecisionInput, *,
     if any(verdict.settles for verdict in theirs) and not settles and decision.action.is_verdict:
         raise StaleError(f"{_settled_by(theirs)} has settled this pair: only a curator can decide otherwise.")
     fields = decision.model_dump(mode="json", exclude={"image_sha256", "others"})
-    event = Decision.model_validate(fields | {"reviewer": reviewer, "revision": pair.revision + 1, "settles": settles})
+    event = Decision.model_validate(
+        fields
+        | {"reviewer": reviewer, "revision": pair.revision + 1, "settles": settles, "blind": decision.others is None}
+    )
     session.add(event)
     session.flush()
     put_verdict(session, reviewer, decision.pair_id, standing([*own, event]))

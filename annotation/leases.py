@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import Session, col, func, select
 
+from annotation.database import insert_into
 from annotation.models import Lease, Pair, Status, UtcDateTime, Verdict
 
 LEASE: Final = timedelta(minutes=10)  # without a sign of life of the window
@@ -49,7 +49,7 @@ def claim(
         .order_by(*order)
         .limit(limit)
     )
-    insert = sqlite_insert(Lease).from_select(["pair_id", "reviewer", "holder", "expires_at"], free)
+    insert = insert_into(session, Lease).from_select(["pair_id", "reviewer", "holder", "expires_at"], free)
     renew = insert.on_conflict_do_update(
         index_elements=["pair_id", "reviewer"], set_={"expires_at": insert.excluded.expires_at}
     )

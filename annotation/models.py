@@ -8,12 +8,12 @@ up to.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import pydantic
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from sqlmodel import Field, SQLModel
 
 from facellm.data import Attribute
@@ -144,6 +144,13 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_IN_SQLITE, _IN_POSTGRESQL = {"dialect": "sqlite"}, {"dialect": "postgresql"}  # what only one of them has; see env.py
+_TOLD, _DIGEST = ("prompt_version", "teacher"), sa.text("md5(parameters)")
+_UNIQUE_FREE: Final[dict[str, Any]] = {
+    "unique": True,
+    "sqlite_where": sa.text("attribute IS NULL"),
+    "postgresql_where": sa.text("attribute IS NULL"),
+}
 SHUFFLE: Final = 2**31  # `Pair.shuffle` is below it
 FREE_QUESTION: Final = "free question"  # in the place of an attribute: the pairs that have none
 CURATED = (Status.ACCEPTED, Status.EDITED)  # what a snapshot takes unless told otherwise
@@ -216,18 +223,12 @@ class Pair(SQLModel, table=True):
 
     __tablename__ = "pairs"
     __table_args__ = (
-        sa.UniqueConstraint("image_id", "attribute", "prompt_version", "teacher", "parameters"),
-        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own.
-        sa.Index(
-            "uq_pairs_free_question",
-            "image_id",
-            "prompt_version",
-            "teacher",
-            "parameters",
-            unique=True,
-            sqlite_where=sa.text("attribute IS NULL"),
-            postgresql_where=sa.text("attribute IS NULL"),
-        ),
+        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own. PostgreSQL
+        # indexes no text of more than some kilobytes, as a chat's earlier turns are, so there its digest is unique.
+        sa.UniqueConstraint("image_id", "attribute", *_TOLD, "parameters", info=_IN_SQLITE),
+        sa.Index("uq_pairs_free_question", "image_id", *_TOLD, "parameters", info=_IN_SQLITE, **_UNIQUE_FREE),
+        sa.Index("uq_pairs_identity", "image_id", "attribute", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, unique=True),
+        sa.Index("uq_pairs_free_identity", "image_id", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, **_UNIQUE_FREE),
         sa.Index("ix_pairs_status", "status", "id"),
         sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
         sa.Index("ix_pairs_run_id", "run_id"),
@@ -305,6 +306,7 @@ class Decision(SQLModel, table=True):
     settles: bool = Field(
         default=False, sa_column_kwargs=_stored_as("false")
     )  # a curator's last word, whatever the reviewers have said
+    blind: bool = Field(default=True, sa_column_kwargs=_stored_as("true"))  # without having seen what others said
     lot: str | None = Field(default=None, min_length=36, max_length=36)  # decided together, so undone together
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
@@ -324,6 +326,7 @@ class Verdict(SQLModel, table=True):
     text: str | None = None
     note: str | None = None
     settles: bool = False
+    blind: bool
     created_at: datetime = Field(sa_type=UtcDateTime)  # of the decision
 
 
@@ -565,6 +568,10 @@ class Acknowledgement(SQLModel, table=True):
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
+# A page may be left open for longer than the 24 days that an integer of PostgreSQL holds.
+Milliseconds = Annotated[int, AfterValidator(lambda value: min(value, 2**31 - 1))]
+
+
 class DecisionInput(BaseModel):
     """A decision as it comes from a browser, before it is known whether it can be stored."""
 
@@ -581,7 +588,7 @@ class DecisionInput(BaseModel):
     reason: Reason | None = None
     text: str | None = pydantic.Field(default=None, max_length=20_000)
     note: str | None = pydantic.Field(default=None, max_length=2_000)
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
     undoes: UUID | None = None
     lot: UUID | None = None
 
@@ -624,7 +631,7 @@ class PastDecision(BaseModel):
     action: Action
     reason: Reason | None = None
     text: str | None = None
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
 
 
 class ImageInput(BaseModel):

@@ -1,6 +1,6 @@
 """The one door to the data: every query and every change of state of images, pairs, decisions and votes.
 
-    store = Store.open(data_dir)
+    store = Store.of(settings)
 
 A decision is an event that is only ever added; in the same transaction the pair's status is set to what its events
 add up to. It is refused with a `StaleError` when the pair has changed since the reviewer saw it, and storing the same
@@ -15,11 +15,12 @@ from typing import Literal
 
 from alembic.util.exc import CommandError
 from PIL import Image as Pictures
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
 from annotation import leases
+from annotation.agreement.ratings import Ratings, read_ratings
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -54,6 +55,7 @@ from annotation.models import (
     Status,
     Verdict,
 )
+from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
 from annotation.review_queue import Order, count_pairs, next_pairs
 from annotation.statistics.generation_stats import (
@@ -67,6 +69,7 @@ from annotation.statistics.generation_stats import (
 from annotation.statistics.group_stats import GroupStats, read_group_stats
 from annotation.teaching.ledger import Ledger
 from annotation.votes import count_votes, insert_vote, read_votes
+from facellm.config import Settings
 from facellm.data import Attribute
 from facellm.errors import ConfigError, DataError
 from facellm.votes import Vote
@@ -112,20 +115,31 @@ class Store:
         self.project = ProjectStore(engine)  # guidelines, overlap
 
     @classmethod
-    def open(cls, data_dir: Path) -> "Store":
-        """Open the data directory's database at the newest schema; both are created where there is none.
+    def of(cls, settings: Settings) -> "Store":
+        """Open the store that the settings name; see `open`."""
+        return cls.open(settings.data_dir, settings.database)
+
+    @classmethod
+    def open(cls, data_dir: Path, database: str = "") -> "Store":
+        """Open the database at the newest schema; it and the data directory are created where there is none.
+
+        Args:
+            data_dir: where pictures and snapshots are.
+            database: the URL of a PostgreSQL database; empty for the SQLite file below the data directory.
 
         Raises:
-            ConfigError: the data directory cannot be used.
-            DataError: its studio.db is not a database, or not one of this program.
+            ConfigError: the data directory cannot be used, or the URL is none.
+            DataError: the database cannot be used, or is not one of this program.
         """
         with _explained(data_dir):
-            engine = connect(data_dir / DATABASE)
-            try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        engine = connect_postgresql(database) if database else connect(data_dir / DATABASE)
+        try:
+            with _explained(data_dir, engine.url):
                 migrate(engine)
-            except BaseException:
-                engine.dispose()
-                raise
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine, data_dir)
 
     def close(self) -> None:
@@ -418,9 +432,14 @@ class Store:
 
     def reviewer_counts(self) -> dict[str, int]:
         """How many events each reviewer has made, undone ones and undoes too."""
-        query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer).order_by(Decision.reviewer)
+        query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer)
         with reading(self._engine) as session:
-            return dict(session.exec(query).all())
+            return dict(sorted(session.exec(query).all()))  # here, since each database has its own order of texts
+
+    def ratings(self) -> Ratings:
+        """The verdicts about all pairs that have those of at least two reviewers, for `measure_agreement`."""
+        with reading(self._engine) as session:
+            return read_ratings(session)
 
     # Snapshots
 
@@ -466,9 +485,11 @@ class Store:
 
 
 @contextmanager
-def _explained(data_dir: Path) -> Iterator[None]:
-    """What may be wrong with a data directory, as the sentence to show."""
+def _explained(data_dir: Path, url: URL | None = None) -> Iterator[None]:
+    """What may be wrong with a data directory or its database, as the sentence to show."""
     elsewhere = "set FACELLM_DATA_DIR to another folder"
+    is_file = url is None or url.get_backend_name() == "sqlite"
+    name = str(data_dir / DATABASE) if url is None or is_file else described(url)
     try:
         yield
     except OSError as error:
@@ -477,14 +498,16 @@ def _explained(data_dir: Path) -> Iterator[None]:
             f"to, or a place to make one; {elsewhere}."
         ) from error
     except DatabaseError as error:
+        if url is not None and not is_file:
+            raise explain(error, url) from error
         raise DataError(
-            f"{data_dir / DATABASE} cannot be used: {error.orig}. Expected a SQLite database that FaceLLM Studio has "
+            f"{name} cannot be used: {error.orig}. Expected a SQLite database that FaceLLM Studio has "
             f"made. Put a copy of yours in its place, or {elsewhere}."
         ) from error
     except CommandError as error:
         raise DataError(
-            f"{data_dir / DATABASE} has a schema that is not known here: {error}. It was made by a newer FaceLLM "
-            f"Studio, it seems; update this one, or {elsewhere}."
+            f"{name} has a schema that is not known here: {error}. It was made by a newer FaceLLM "
+            f"Studio, it seems; update this one, or {elsewhere if is_file else 'name another database'}."
         ) from error
 
 

@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FACELLM_", extra="forbid", frozen=True)
 
     data_dir: Path = Path("data")
+    database: str = Field(default="", repr=False)  # may hold a password
     base_model: str = "auto"
     adapter: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -120,8 +121,8 @@ class Settings(BaseSettings):
 
     @property
     def command_environment(self) -> dict[str, str]:
-        """The environment for a command of ours that is to work on the same data directory."""
-        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir)}
+        """The environment for a command of ours that is to work on the same data."""
+        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir), "FACELLM_DATABASE": self.database}
 
     @property
     def is_remote_only(self) -> bool:

@@ -42,6 +42,7 @@ from annotation.teaching.teacher import Ask, Next, Parameters, Teacher
 from facellm.data import Attribute
 from facellm.remote_server import Server
 
+MOSTLY_ON_SQLITE = True
 PRICE = Price(input=2.5, cached_input=1.25, output=10.0, batch_factor=0.5)
 TWO = (Attribute.POSE, Attribute.SKIN)
 PARAMETERS = Parameters()
@@ -77,8 +78,8 @@ class SteeredServer(TeacherServer):
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    store = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    store = Store.open(data_dir, database)
     yield store
     store.close()
 
@@ -161,6 +162,7 @@ def check_complete(store: Store, server: SteeredServer, pairs: int) -> None:
 # All goes well
 
 
+@pytest.mark.both_databases
 def test_all_is_asked_once_and_has_its_provenance(store: Store, server: SteeredServer) -> None:
     fill(store, 5)
     server.behaviour.share_cached = 0.5
@@ -235,6 +237,7 @@ def test_refusals_and_the_like_are_final_and_paid(store: Store, server: SteeredS
     check_complete(store, server, found["ok"])
 
 
+@pytest.mark.both_databases
 def test_what_was_asked_together_in_vain_is_asked_alone(store: Store, server: SteeredServer) -> None:
     fill(store, 12)
     server.behaviour.change(share_invalid_json=0.3, share_bad_attribute=0.3)
@@ -507,6 +510,7 @@ def test_the_cost_limit_is_kept_before_anything_is_sent(store: Store, server: St
 # Leaving and coming back
 
 
+@pytest.mark.both_databases
 def test_who_leaves_collects_later_and_the_first_run_is_then_done(store: Store, server: SteeredServer) -> None:
     fill(store, 4)
     server.behaviour.batch_seconds = 3600
@@ -643,6 +647,7 @@ def test_a_file_that_is_gone_frees_its_questions(store: Store, server: SteeredSe
     check_complete(store, server, 8)
 
 
+@pytest.mark.both_databases
 def test_killed_while_it_collects(store: Store, server: SteeredServer) -> None:
     fill(store, 250)
     process = start_command(server, "--batch")

@@ -6,7 +6,7 @@ python -m pytest tests/test_exchanges.py
 import io
 import json
 import multiprocessing
-import sqlite3
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +15,8 @@ from uuid import uuid4
 
 import pytest
 from PIL import Image
+from raw_sql import rows
+from sqlalchemy.exc import IntegrityError
 
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Status
 from annotation.seed import seed
@@ -57,8 +59,8 @@ def accept(store: Store, pair_id: int) -> None:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -192,11 +194,17 @@ def test_the_database_itself_refuses_a_second_one(store: Store, data_dir: Path) 
         columns = (
             "image_id, attribute, question, answer, teacher, prompt_version, parameters, status, revision, created_at"
         )
-        with (
-            sqlite3.connect(data_dir / "studio.db") as connection,
-            pytest.raises(sqlite3.IntegrityError, match="UNIQUE"),
-        ):
-            connection.execute(f"INSERT INTO pairs ({columns}) SELECT {columns} FROM pairs WHERE id = ?", [pair])
+        with pytest.raises(IntegrityError, match="(?i)unique"):
+            rows(data_dir, f"INSERT INTO pairs ({columns}) SELECT {columns} FROM pairs WHERE id = {pair}")
+
+
+def test_a_long_conversation_is_known_again(store: Store) -> None:
+    turns = [["Q?", random.Random(turn).randbytes(1000).hex()] for turn in range(20)]
+    told = json.dumps({"earlier": turns})
+    for attribute in (None, Attribute.POSE):
+        pair = send(store, attribute=attribute, parameters=told)
+        assert send(store, attribute=attribute, parameters=told) == pair
+        assert send(store, attribute=attribute, parameters=json.dumps({"earlier": turns[:-1]})) != pair
 
 
 def test_threads_that_send_one_exchange_make_one_pair(store: Store) -> None:
@@ -216,21 +224,21 @@ def test_threads_that_send_one_exchange_make_one_pair(store: Store) -> None:
     assert store.counts()[None][Status.PENDING] == 5
 
 
-def _open_and_send(data_dir: Path) -> None:
-    store = Store.open(data_dir)
+def _open_and_send(data_dir: Path, database: str) -> None:
+    store = Store.open(data_dir, database)
     for number in range(5):
         send(store, answer=f"Answer {number}.")
     store.close()
 
 
-def test_processes_that_send_one_exchange_make_one_pair(data_dir: Path) -> None:
+def test_processes_that_send_one_exchange_make_one_pair(data_dir: Path, database: str) -> None:
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_open_and_send, args=(data_dir,)) for _ in range(2)]
+    processes = [spawn.Process(target=_open_and_send, args=(data_dir, database)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     assert (store.image_count(), store.counts()[None][Status.PENDING]) == (1, 5)
     store.close()

@@ -21,6 +21,7 @@ from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 
+MOSTLY_ON_SQLITE = True
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = {"age": "20-29", "gender": "Female", "race": "Indian"}
 RIGHT = "She is an Indian woman in her twenties."
@@ -30,8 +31,8 @@ REFUSED = "I'm sorry, I can't help with that."
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -71,7 +72,8 @@ def decide(store: Store, pair_id: int, action: Action, *, text: str | None = Non
         uuid=uuid,
         pair_id=pair_id,
         image_sha256=view.image.sha256,
-        revision=view.pair.revision,
+        revision=view.pair.revision,  # all decisions here are ana's
+        others=0,
         action=action,
         text=text,
         undoes=None if undoes is None else undoes,
@@ -84,6 +86,7 @@ def checks_of(store: Store, pair_id: int) -> list[str]:
     return [flag.check for flag in view_of(store, pair_id).flags]
 
 
+@pytest.mark.both_databases
 def test_a_run_writes_flags_whose_spans_lie_in_the_answer(store: Store) -> None:
     add(store, [RIGHT, WRONG, VERY_WRONG, REFUSED])
     assert store.flagged_count() == 0
@@ -107,6 +110,7 @@ def test_a_run_writes_flags_whose_spans_lie_in_the_answer(store: Store) -> None:
     assert store.flag_counts() == {"contradiction": 2, "leak": 1, "refusal": 1}
 
 
+@pytest.mark.both_databases
 def test_again_nothing_changes_and_what_no_longer_fires_is_gone(store: Store) -> None:
     add(store, [WRONG, VERY_WRONG])
     run_checks(store)
@@ -123,6 +127,7 @@ def test_again_nothing_changes_and_what_no_longer_fires_is_gone(store: Store) ->
     assert set(before) == {flag.id for pair in (1, 2) for flag in view_of(store, pair).flags}
 
 
+@pytest.mark.both_databases
 def test_flags_follow_the_text_that_stands(store: Store) -> None:
     add(store, [WRONG, RIGHT])
     run_checks(store)
@@ -139,6 +144,7 @@ def test_flags_follow_the_text_that_stands(store: Store) -> None:
     assert checks_of(store, 2) == []
 
 
+@pytest.mark.both_databases
 def test_a_decision_during_a_check_is_not_overwritten(store: Store) -> None:
     add(store, [WRONG])
     (seen,) = store.checkable()
@@ -148,9 +154,10 @@ def test_a_decision_during_a_check_is_not_overwritten(store: Store) -> None:
     assert checks_of(store, 1) == []
 
 
-def test_reviewers_go_on_while_all_pairs_are_checked(store: Store, data_dir: Path) -> None:
+@pytest.mark.both_databases
+def test_reviewers_go_on_while_all_pairs_are_checked(store: Store, data_dir: Path, database: str) -> None:
     add(store, [WRONG, RIGHT] * 600)
-    second = Store.open(data_dir)
+    second = Store.open(data_dir, database)
     checker = threading.Thread(target=run_checks, args=(second,))
     checker.start()
     edited = 0
@@ -180,6 +187,7 @@ def walk(store: Store, order: Order, size: int, **filters: Status) -> list[int]:
     return shown
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
 def test_the_most_suspicious_come_first_and_each_pair_once(store: Store, size: int) -> None:
     add(store, [RIGHT, WRONG, RIGHT, VERY_WRONG, WRONG, RIGHT, REFUSED])
@@ -197,6 +205,7 @@ def test_the_most_suspicious_come_first_and_each_pair_once(store: Store, size: i
     assert [view.pair.id for view in store.queue(order=Order.SUSPICIOUS, exclude=[4, 5], limit=2)] == [7, 1]
 
 
+@pytest.mark.both_databases
 def test_severity_outweighs_number(store: Store) -> None:
     add(store, [RIGHT] * 3)
     note, warning, error = (Finding("x", severity, "A reason.") for severity in Severity)

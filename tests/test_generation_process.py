@@ -15,19 +15,20 @@ from annotation.teaching import generation_process as process
 from facellm.config import Settings, load_settings
 from facellm.errors import DataError
 
+MOSTLY_ON_SQLITE = True
 TEACHERS = {"house": {"base_url": "http://127.0.0.1:1/v1", "model": "house-1", "price": [1, 2], "key_variable": None}}
 
 
 @pytest.fixture
-def settings(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(data_dir: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("FACELLM_TEACHERS", json.dumps(TEACHERS))
-    assert load_settings().data_dir == data_dir
+    assert (load_settings().data_dir, load_settings().database) == (data_dir, database)
     return load_settings()
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -66,6 +67,7 @@ def test_an_estimate_sends_nothing_and_says_what_it_would_take(settings: Setting
         process.estimate(settings, {"model": "house", "limit": "x"})
 
 
+@pytest.mark.both_databases
 def test_a_run_has_a_process_and_a_log_of_its_own_and_can_be_told_again(settings: Settings, store: Store) -> None:
     """Without a picture there is nothing to ask, so this needs no teacher."""
     started = process.start(settings, {"model": "house", "per_image": True, "max_cost": 3})

@@ -41,6 +41,7 @@ def run(path: Path, images: Path, *more: str) -> dict[str, Any]:
     return summary("import-pairs", path, "--images", images, *more)
 
 
+@pytest.mark.usefixtures("database")
 def test_fairfacegpt_comes_in_with_its_attributes(data_dir: Path, images: Path, tmp_path: Path) -> None:
     items = [
         sharegpt(f"<image>\n{attribute.question}", f"About {attribute.topic} of {name}.", name)
@@ -72,6 +73,7 @@ def test_fairfacegpt_comes_in_with_its_attributes(data_dir: Path, images: Path, 
     assert counts(run(write(tmp_path, *items), images)) == (32, 32, 0, 0), "by another teacher they are other pairs"
 
 
+@pytest.mark.usefixtures("database")
 def test_pairs_join_the_images_that_are_known(data_dir: Path, images: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,age,gender,race,service_test\nval/1.jpg,3-9,Male,White,True\n")
@@ -107,6 +109,7 @@ def items_of(user: str, assistant: str) -> list[dict[str, str]]:
     return [{"from": user, "value": "Describe this image."}, {"from": assistant, "value": "A face."}]
 
 
+@pytest.mark.usefixtures("database")
 def test_two_answers_to_one_question_are_two_pairs(data_dir: Path, images: Path, tmp_path: Path) -> None:
     question = Attribute.SKIN.question
     items = [

@@ -7,7 +7,6 @@ import io
 import json
 import multiprocessing
 import random
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 from pydantic import ValidationError
+from raw_sql import rows
 from sqlmodel import Session, select
 
 from annotation.decisions import replay
@@ -57,8 +57,8 @@ def image_input(store: Store, number: int) -> ImageInput:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     opened.ingest([image_input(opened, number) for number in range(3)])
     yield opened
     opened.close()
@@ -109,18 +109,32 @@ def test_each_action_sets_its_status(store: Store) -> None:
 def test_enums_are_stored_as_their_values(store: Store, data_dir: Path) -> None:
     (view,) = store.queue(limit=1)
     store.decide("ana", decision(view, Action.REJECT, reason=Reason.CONTRADICTS))
-    with sqlite3.connect(data_dir / "studio.db") as connection:
-        assert connection.execute("SELECT status FROM pairs WHERE id = ?", [view.pair.id]).fetchone() == ("rejected",)
-        assert connection.execute("SELECT action, reason FROM decisions").fetchone() == ("reject", "contradicts image")
+    assert rows(data_dir, f"SELECT status FROM pairs WHERE id = {view.pair.id}") == [("rejected",)]
+    assert rows(data_dir, "SELECT action, reason FROM decisions") == [("reject", "contradicts image")]
 
 
-def test_foreign_keys_are_enforced_and_writes_are_durable(store: Store) -> None:
+def test_foreign_keys_are_enforced_and_writes_are_durable(data_dir: Path) -> None:
+    store = Store.open(data_dir)
     with store._engine.connect() as connection:
         pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS}
     assert pragmas == PRAGMAS
+    store.close()
 
 
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "synchronous": 2, "busy_timeout": 30_000}
+
+
+def test_a_page_may_be_open_for_months(store: Store) -> None:
+    (view,) = store.queue(limit=1)
+    slow = decision(view, Action.ACCEPT).model_dump(mode="json") | {"milliseconds": 10**10}
+    assert store.decide("ana", DecisionInput.model_validate(slow)).milliseconds == 2**31 - 1
+
+
+def test_reviewers_are_in_the_same_order_on_both(store: Store) -> None:
+    names = ["Zoe", "ana", "Ben", "Änne", "_x"]
+    for view, name in zip(store.queue(limit=5), names, strict=True):
+        store.decide(name, decision(view, Action.ACCEPT))
+    assert list(store.reviewer_counts()) == sorted(names)
 
 
 def test_the_same_uuid_is_stored_once(store: Store) -> None:
@@ -382,24 +396,26 @@ def test_threads_that_decide_the_same_pairs_never_overwrite(store: Store) -> Non
     assert all(len(store.events(view.pair.id or 0)) == 1 for view in views)
 
 
-def _open_and_decide(data_dir: Path, reviewer: str, ids: list[int]) -> None:
-    store = Store.open(data_dir)
+def _open_and_decide(data_dir: Path, database: str, reviewer: str, ids: list[int]) -> None:
+    store = Store.open(data_dir, database)
     store.ingest([image_input(store, number) for number in range(3)])
     for view in store.pairs(ids):
         store.decide(reviewer, decision(view, Action.ACCEPT))
     store.close()
 
 
-def test_processes_share_a_new_data_directory(data_dir: Path) -> None:
+def test_processes_share_a_new_data_directory(data_dir: Path, database: str) -> None:
     spawn = multiprocessing.get_context("spawn")
     halves = {"ana": list(range(1, 13)), "ben": list(range(13, 25))}
-    processes = [spawn.Process(target=_open_and_decide, args=(data_dir, who, ids)) for who, ids in halves.items()]
+    processes = [
+        spawn.Process(target=_open_and_decide, args=(data_dir, database, who, ids)) for who, ids in halves.items()
+    ]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     assert sum(of[Status.ACCEPTED] for of in store.counts().values()) == 24
     assert store.reviewer_counts() == {"ana": 12, "ben": 12}
     with Session(store._engine) as session:

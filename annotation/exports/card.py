@@ -12,7 +12,14 @@ from typing import Any, Final
 import yaml
 
 from annotation.exports.card_gaps import gaps
-from annotation.exports.card_tables import attribute_table, group_table, label_lines, reviewer_table, split_table
+from annotation.exports.card_tables import (
+    agreement_table,
+    attribute_table,
+    group_table,
+    label_lines,
+    reviewer_table,
+    split_table,
+)
 from annotation.exports.facts import Facts
 from annotation.exports.forms import Form
 from annotation.exports.licences import licence, source_lines
@@ -110,6 +117,7 @@ def _sections(card: Card) -> Iterator[tuple[str, str]]:
     yield "Splits", split_table(tally, card.splits)
     yield "Teachers", _teachers(tally)
     yield "Reviewers", reviewer_table(facts)
+    yield "Agreement", agreement_table(facts)
     yield "Licences of the pictures", source_lines(facts, tally)
     yield "Known gaps", "".join(f"- {gap}\n" for gap in gaps(tally, facts))
 

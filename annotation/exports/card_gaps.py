@@ -60,8 +60,8 @@ def _review_gaps(tally: Tally, facts: Facts) -> Iterator[str]:
     curated = tally.statuses[Status.ACCEPTED] + tally.statuses[Status.EDITED]
     if curated < tally.pair_count:
         yield f"{tally.pair_count - curated:,} pairs are neither accepted nor edited."
-    if not facts.seen_twice:
-        yield "No pair was decided by a second reviewer, so nothing is known about how far reviewers agree."
-    elif facts.seen_twice < tally.pair_count:
+    if facts.seen_twice < tally.pair_count:
         once = tally.pair_count - facts.seen_twice
         yield f"{percent(once, tally.pair_count)} of the pairs were decided by one reviewer only."
+    if facts.agreement is None:
+        yield "No pair was judged by two reviewers on their own, so how far they agree is unknown."

@@ -132,3 +132,13 @@ def reviewer_table(facts: Facts | None) -> str:
         for name, of in sorted(facts.reviewers.items())
     ]
     return table(("reviewer", "verdicts", "accepted", "edited", "rejected"), rows)
+
+
+def agreement_table(facts: Facts | None) -> str:
+    """How far reviewers agreed; empty where nobody can tell, which is one of the known gaps."""
+    if facts is None or facts.agreement is None:
+        return ""
+    found = facts.agreement
+    rows = [(name, value, interval) for name, (value, interval) in found.measures.items()]
+    notes = "".join(f"\n{note}\n" for note in found.notes)
+    return f"{found.headline}.\n\n" + table(("measure", "value", "95 % interval"), rows) + notes

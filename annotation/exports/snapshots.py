@@ -14,24 +14,23 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, select
 
 from annotation.database import reading, writing
-from annotation.exports.facts import Facts, write_facts
+from annotation.exports.facts import VERDICTS, count_facts, write_facts
 from annotation.exports.folders import beside
 from annotation.exports.licences import kind_of
-from annotation.models import FREE_QUESTION, Action, Image, Label, Pair, Snapshot, Status, Verdict
+from annotation.models import Image, Label, Pair, Snapshot, Status, Verdict
 from facellm.data import SNAPSHOT_FILE, ContentHash
 from facellm.errors import DataError
 
 CHUNK = 1000  # pairs in memory at a time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-VERDICTS: Final = tuple(action for action in Action if action.is_verdict)
 Conditions = Sequence[sa.ColumnElement[bool]]
 
 
@@ -48,7 +47,7 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[
             writer.close()
             if writer.count == 0:
                 raise _nothing(data_dir, statuses)
-            write_facts(partial, _facts(session, [], writer))
+            write_facts(partial, count_facts(session, [], writer.sources, writer.seen_twice))
         row = {
             "name": name,
             "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
@@ -205,22 +204,3 @@ def _reviewers(session: Session, pair_ids: Sequence[int | None]) -> dict[int, st
         if settles:
             settled[pair_id] = reviewer
     return {pair_id: ", ".join(names) for pair_id, names in said.items()} | settled
-
-
-def _facts(session: Session, pool: Conditions, writer: "_Writer") -> Facts:
-    """What the data card tells beyond the pairs; `pool`: the conditions without the status."""
-    statuses: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    pairs = sa.select(col(Pair.attribute), col(Pair.status), func.count()).where(*pool)
-    for attribute, status, count in session.execute(pairs.group_by(col(Pair.attribute), col(Pair.status))):
-        statuses[FREE_QUESTION if attribute is None else attribute.value][status.value] = count
-    reviewers: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    said = sa.select(col(Verdict.reviewer), col(Verdict.action), func.count())
-    said = said.join(Pair, col(Pair.id) == col(Verdict.pair_id)).where(col(Verdict.action).in_(VERDICTS), *pool)
-    for reviewer, action, count in session.execute(said.group_by(col(Verdict.reviewer), col(Verdict.action))):
-        reviewers[reviewer][action.value] = count
-    return Facts(
-        sources=dict(sorted(writer.sources.items())),
-        statuses=statuses,
-        reviewers=dict(sorted(reviewers.items())),
-        seen_twice=writer.seen_twice,
-    )

@@ -4,11 +4,11 @@ The one surprising fact: the same answer may be stored twice, by a run that died
 the pair's identity decides, and the second time its id is looked up.
 """
 
-from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, select
 
 from annotation.checks.findings import Facts
 from annotation.checks.flags import check_new
+from annotation.database import insert_new
 from annotation.models import Pair, PairInput
 from annotation.new_pairs import Newcomers
 from annotation.teaching.ledger import Identity
@@ -34,8 +34,7 @@ def add_pair(
         parameters=identity.parameters,
     )
     row = Newcomers(session, {image_id: labels}).row(image_id, pair, run_id)
-    adding = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(Pair.id))
-    added = session.execute(adding).scalar()
+    added = insert_new(session, Pair, row.model_dump(exclude={"id"}))
     if added is not None:
         check_new(session, added, Facts(attribute, pair.question, answer, labels))
         return added

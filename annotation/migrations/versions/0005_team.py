@@ -39,6 +39,7 @@ def upgrade() -> None:
     for name, kind in {"note": "VARCHAR", "lot": "VARCHAR(36)"}.items():
         op.execute(f"ALTER TABLE decisions ADD COLUMN {name} {kind}")
     op.execute("ALTER TABLE decisions ADD COLUMN settles BOOLEAN DEFAULT false NOT NULL")
+    op.execute("ALTER TABLE decisions ADD COLUMN blind BOOLEAN DEFAULT true NOT NULL")
     _create_tables()
     _fill_pairs()
     _derive()
@@ -56,6 +57,7 @@ def _create_tables() -> None:
         sa.Column("text", sa.String(), nullable=True),
         sa.Column("note", sa.String(), nullable=True),
         sa.Column("settles", sa.Boolean(), nullable=False),
+        sa.Column("blind", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(["pair_id"], ["pairs.id"], name=op.f("fk_verdicts_pair_id_pairs")),
         sa.ForeignKeyConstraint(
@@ -188,8 +190,8 @@ def _derive() -> None:
     if verdicts:
         insert = (
             "INSERT INTO verdicts "
-            "(pair_id, reviewer, decision_uuid, revision, action, reason, text, settles, created_at) "
-            "VALUES (:pair_id, :reviewer, :uuid, :revision, :action, :reason, :text, false, :created_at)"
+            "(pair_id, reviewer, decision_uuid, revision, action, reason, text, settles, blind, created_at) "
+            "VALUES (:pair_id, :reviewer, :uuid, :revision, :action, :reason, :text, false, true, :created_at)"
         )
         connection.execute(sa.text(insert), verdicts)
     derived = [{"id": pair_id, **_outcome(rows)} for pair_id, rows in standing.items()]
@@ -212,7 +214,7 @@ def downgrade() -> None:
     """Back to one line of decisions for each pair."""
     for table in ("audits", "trap_answers", "traps", "project", "reviewers", "leases", "verdicts"):
         op.drop_table(table)
-    for name in ("settles", "lot", "note"):
+    for name in ("blind", "settles", "lot", "note"):
         op.execute(f"ALTER TABLE decisions DROP COLUMN {name}")
     op.drop_index("ix_pairs_run_id", "pairs")
     for name in COLUMNS:
