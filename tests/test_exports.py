@@ -339,3 +339,22 @@ def test_the_commands_as_they_are_typed(tmp_path: Path) -> None:
     assert (again.returncode, len(again.stderr.strip().splitlines())) == (1, 1)
     lonely = annotation("export", "first", "--format", "examples", "--out", tmp_path / "x", "--seed", 4)
     assert lonely.stderr.startswith("error: --seed says how to split")
+
+
+def test_two_reviewers_are_both_named_and_the_card_tells_how_far_they_agree(data_dir: Path, tmp_path: Path) -> None:
+    store = Store.open(data_dir)
+    store.project.set_overlap("ana", 2)
+    store.ingest([face(store, number, action=None) for number in range(3)])
+    views = store.queue(limit=24)
+    for reviewer in ("ben", "ana"):
+        for view in views:
+            again = decision(view, Action.REJECT if view is views[0] else Action.ACCEPT)
+            store.decide(reviewer, again.model_copy(update={"revision": 0, "others": None}))
+    store.snapshot("first")
+    assert {each.provenance.reviewer for each in read_examples(_frozen(store))} == {"ben, ana"}
+    exported(store, tmp_path / "out", Form.EXAMPLES)
+    store.close()
+    text = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "24 pairs about 3 faces with verdicts of two or more of 2 reviewers" in text
+    assert "| percent agreement | 100.0 % |" in text
+    assert "by one reviewer only" not in text
