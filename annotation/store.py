@@ -55,6 +55,7 @@ from annotation.models import (
     Status,
     Verdict,
 )
+from annotation.pair_filter import PairFilter
 from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
 from annotation.review_queue import Order, count_pairs, next_pairs
@@ -443,15 +444,19 @@ class Store:
 
     # Snapshots
 
-    def snapshot(self, name: str, *, statuses: Sequence[str] = CURATED) -> Snapshot:
-        """Freeze the pairs of these statuses under a name, as `snapshots/NAME/examples.jsonl`.
+    def snapshot(self, name: str, pairs: PairFilter | None = None) -> Snapshot:
+        """Freeze pairs under a name, as `snapshots/NAME/examples.jsonl`.
 
         The same state of the same pairs has the same hash, whatever the name.
 
+        Args:
+            name: of the snapshot and its folder.
+            pairs: which ones; where it names no status, and unless given, those that are accepted or edited.
+
         Raises:
-            DataError: the name is taken or cannot be a folder's name, or there is no such pair.
+            DataError: the name is taken or cannot be a folder's name, there is no such pair, or the disk is full.
         """
-        return take_snapshot(self._engine, self.data_dir, name, [Status(status) for status in statuses])
+        return take_snapshot(self._engine, self.data_dir, name, pairs)
 
     def find_snapshot(self, name: str) -> Snapshot:
         """The snapshot of this name.

@@ -25,8 +25,10 @@ def face(
 ) -> ImageInput:
     """A picture of its own with the groups of its number, and pairs that are all decided alike (None: not decided)."""
     out = io.BytesIO()
-    Image.new("RGB", (8, 8), (number % 256, number // 256, 7)).save(out, "PNG")
-    sha256, path = store.put_image(out.getvalue(), ".png")
+    Image.new("RGB", (8, 8), (number % 256, number // 256, 7)).save(
+        out, "BMP"
+    )  # no compression: the same bytes from every Pillow
+    sha256, path = store.put_image(out.getvalue(), ".bmp")
     pairs = [
         PairInput(
             attribute=attribute,

@@ -21,18 +21,20 @@ from annotation.exports.forms import Form
 from annotation.exports.splits import Splits
 from annotation.models import Action, DecisionInput, Status
 from annotation.store import PairView, Store
-from facellm.data import Attribute, read_examples, sha256_file
+from facellm.data import Attribute, content_hash, read_examples, sha256_file
 from facellm.errors import ConfigError, DataError
 from tests.imports import ROOT, annotation, query
 from tests.made_faces import face
 
 SPLITS = Splits.parse("train=0.6,validation=0.2,test=0.2")
 FACES = 30
+SOME = "3d776d7c5983e2025488d44b0b3ecaded30cd14ccf7146ace547681c72a91f11"  # three pairs about White male faces
+MOSTLY_ON_SQLITE = True
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     opened.ingest([face(opened, number) for number in range(FACES)])
     opened.ingest([face(opened, 1000, action=Action.EDIT, text="Edited: “new”\nin two lines.", source="chat")])
     opened.ingest([face(opened, 1001, action=Action.REJECT), face(opened, 1002, action=None)])
@@ -66,7 +68,7 @@ def test_the_same_snapshot_gives_the_same_files_in_a_folder_that_can_be_moved(
     assert (sum(done.pairs.values()), sum(done.images.values())) == (8 * (FACES + 1), FACES + 1)
     assert set(done.pairs) == {"train", "validation", "test"}
     (tmp_path / "one").rename(tmp_path / "moved")
-    pictures = list((tmp_path / "moved").rglob("*.png"))
+    pictures = list((tmp_path / "moved").rglob("*.bmp"))
     assert len(pictures) == FACES + 1, "each content once"
     assert all(sha256_file(path) == path.stem for path in pictures)
     assert not [name for name in os.listdir(tmp_path) if "partial" in name]
@@ -140,7 +142,7 @@ def _frozen(store: Store) -> Path:
 def test_links_take_no_room_and_are_whole_without_the_data_directory(store: Store, tmp_path: Path) -> None:
     done = exported(store, tmp_path / "out", Form.EXAMPLES, link=True)
     assert done.symbolic == 0
-    picture = next((tmp_path / "out").rglob("*.png"))
+    picture = next((tmp_path / "out").rglob("*.bmp"))
     assert picture.stat().st_nlink == 2
     store.close()
     shutil.rmtree(store.data_dir)
@@ -163,7 +165,7 @@ def test_on_another_disk_links_are_symbolic_and_that_is_told(store: Store, tmp_p
 def test_an_image_keeps_its_part_when_pairs_and_images_are_added(store: Store, tmp_path: Path) -> None:
     def parts(name: str) -> dict[str, str]:
         exported(store, tmp_path / name, Form.DATASETS, name, splits=SPLITS)
-        return {path.stem: path.relative_to(tmp_path / name).parts[0] for path in (tmp_path / name).rglob("*.png")}
+        return {path.stem: path.relative_to(tmp_path / name).parts[0] for path in (tmp_path / name).rglob("*.bmp")}
 
     before = parts("before")
     store.ingest([face(store, number) for number in range(2000, 2040)])
@@ -200,7 +202,7 @@ def test_a_target_that_is_there_is_refused_and_stays_as_it_is(store: Store, tmp_
 
 def test_whatever_has_changed_since_is_refused_and_leaves_nothing_behind(store: Store, tmp_path: Path) -> None:
     store.snapshot("first")
-    picture = next((store.data_dir / "images").rglob("*.png"))
+    picture = next((store.data_dir / "images").rglob("*.bmp"))
     content, frozen = picture.read_bytes(), _frozen(store).read_bytes()
     folder = tmp_path / "exports"
     picture.write_bytes(content + b" ")
@@ -290,6 +292,40 @@ def test_a_snapshot_of_an_earlier_version_is_exported_and_the_card_says_what_is_
     assert "| skin | 31 |\n" in text
 
 
+@pytest.mark.both_databases
+def test_a_filtered_snapshot_has_what_the_filter_says_and_the_same_hash_on_both_databases(
+    store: Store, tmp_path: Path
+) -> None:
+    taken = annotation("snapshot", "some", "--filter", "race=White gender=Male attribute=skin")
+    assert taken.returncode == 0, taken.stderr
+    snapshot = store.find_snapshot("some")
+    assert json.loads(snapshot.filter) == {
+        "attribute": "skin",
+        "gender": "Male",
+        "race": "White",
+        "status": ["accepted", "edited"],
+    }
+    found = list(read_examples(store.data_dir / "snapshots" / "some" / "examples.jsonl"))
+    assert {(each.attribute, each.provenance.labels["race"]) for each in found} == {(Attribute.SKIN, "White")}
+    assert snapshot.count == len(found) == 3
+    assert snapshot.sha256 == content_hash(found) == SOME
+    lines = (store.data_dir / "snapshots" / "some" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        each.model_dump(mode="json") | {"images": json.loads(line)["images"]}
+        for each, line in zip(found, lines, strict=True)
+    ], "the same as an Example, field by field"
+    exported(store, tmp_path / "out", Form.EXAMPLES, "some")
+    assert "| skin | 3 | 3 | 3 |" in (tmp_path / "out" / "README.md").read_text()
+    nothing = annotation("snapshot", "none", "--filter", "race=White age=1000")
+    assert nothing.stderr == (
+        f"error: There is no accepted or edited pair, race White, age 1000 in {store.data_dir} to take a snapshot of. "
+        "Ask for fewer things at once.\n"
+    )
+    wrong = annotation("snapshot", "none", "--filter", "colour=red")
+    assert wrong.stderr.startswith("error: A filter has no colour")
+
+
+@pytest.mark.both_databases
 def test_diff_tells_what_was_added_removed_and_changed(store: Store) -> None:
     store.snapshot("monday")
     store.ingest([face(store, 5000, attributes=(Attribute.POSE,))])
@@ -341,8 +377,11 @@ def test_the_commands_as_they_are_typed(tmp_path: Path) -> None:
     assert lonely.stderr.startswith("error: --seed says how to split")
 
 
-def test_two_reviewers_are_both_named_and_the_card_tells_how_far_they_agree(data_dir: Path, tmp_path: Path) -> None:
-    store = Store.open(data_dir)
+@pytest.mark.both_databases
+def test_two_reviewers_are_both_named_and_the_card_tells_how_far_they_agree(
+    data_dir: Path, database: str, tmp_path: Path
+) -> None:
+    store = Store.open(data_dir, database)
     store.project.set_overlap("ana", 2)
     store.ingest([face(store, number, action=None) for number in range(3)])
     views = store.queue(limit=24)

@@ -25,6 +25,7 @@ from annotation.exports.snapshot_diff import EXAMPLES, Difference, compare
 from annotation.exports.snapshot_file import read_rows
 from annotation.exports.splits import Splits
 from annotation.models import Snapshot
+from annotation.pair_filter import PairFilter
 from annotation.store import Store
 from facellm.config import Settings, load_settings
 from facellm.data import SNAPSHOT_FILE
@@ -44,10 +45,19 @@ class Images(StrEnum):
 @app.command("snapshot")
 def snapshot_command(
     name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
+    pairs: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            metavar="NAME=VALUE …",
+            help='Only these, such as "attribute=skin race=Black"; accepted and edited ones unless it has a status=…',
+        ),
+    ] = "",
 ) -> None:
-    """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
+    """Freeze the accepted and edited pairs, or those of a filter, as snapshots/NAME/examples.jsonl."""
+    wanted = PairFilter.parse(pairs)
     with _store(load_settings()) as store:
-        taken = store.snapshot(name)
+        taken = store.snapshot(name, wanted)
         print(f"{store.data_dir / 'snapshots' / name / SNAPSHOT_FILE}: {taken.count} pairs, sha256 {taken.sha256}")
 
 
@@ -189,4 +199,4 @@ def _progress(count: int) -> Iterator[Callable[[int], object]]:
 
 
 def _store(settings: Settings) -> closing[Store]:
-    return closing(Store.open(settings.data_dir))
+    return closing(Store.of(settings))

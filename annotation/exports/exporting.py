@@ -6,7 +6,6 @@ The folder appears complete or not at all, and one that is there is never touche
 database is not asked for a pair; all is in the snapshot's folder, so the same snapshot gives the same files for ever.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +77,10 @@ def export(
             (partial / "dataset_info.json").write_text(dataset_info(snapshot.name, names), encoding="utf-8")
         card = Card(snapshot, form, splits, tally, read_facts(folder), left_out=len(left_out))
         write_card(partial / CARD, card)
-    pairs, images = Counter[str](), Counter[str]()
-    for (part, _), count in tally.pairs.items():
-        pairs[part] += count
-    for (part, _), count in tally.images.items():
-        images[part] += count
-    return Exported(out, dict(pairs), dict(images), left_out, pictures.symbolic)
+    parts = (ALL,) if splits is None else splits.names
+    pairs = {part: tally.by(pairs=True, part=part).total() for part in parts}
+    images = {part: tally.by(part=part).total() for part in parts}
+    return Exported(out, pairs, images, left_out, pictures.symbolic)
 
 
 def _write_pairs(

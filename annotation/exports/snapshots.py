@@ -25,7 +25,8 @@ from annotation.database import reading, writing
 from annotation.exports.facts import VERDICTS, count_facts, write_facts
 from annotation.exports.folders import beside
 from annotation.exports.licences import kind_of
-from annotation.models import Image, Label, Pair, Snapshot, Status, Verdict
+from annotation.models import CURATED, Image, Label, Pair, Snapshot, Verdict
+from annotation.pair_filter import PairFilter
 from facellm.data import SNAPSHOT_FILE, ContentHash
 from facellm.errors import DataError
 
@@ -34,23 +35,26 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 Conditions = Sequence[sa.ColumnElement[bool]]
 
 
-def take_snapshot(engine: Engine, data_dir: Path, name: str, statuses: Sequence[Status]) -> Snapshot:
+def take_snapshot(engine: Engine, data_dir: Path, name: str, pairs: PairFilter | None) -> Snapshot:
     """Write the examples, the facts and the row; see `Store.snapshot`."""
+    pairs = PairFilter() if pairs is None else pairs
+    if not pairs.status:
+        pairs = pairs.model_copy(update={"status": CURATED})
     _check_name(engine, name)
     folder = data_dir / "snapshots" / name
     with beside(folder) as partial:
         with reading(engine) as session:
-            conditions = [col(Pair.status).in_(statuses)]
             writer = _Writer(partial, data_dir)
-            for frozen in _frozen(session, conditions):
+            for frozen in _frozen(session, pairs.conditions()):
                 writer.add(frozen)
             writer.close()
             if writer.count == 0:
-                raise _nothing(data_dir, statuses)
-            write_facts(partial, count_facts(session, [], writer.sources, writer.seen_twice))
+                raise _nothing(data_dir, pairs)
+            pool = pairs.model_copy(update={"status": ()}).conditions()
+            write_facts(partial, count_facts(session, pool, writer.sources, writer.seen_twice))
         row = {
             "name": name,
-            "filter": json.dumps({"status": [status.value for status in statuses]}, sort_keys=True),
+            "filter": pairs.to_json(),
             "count": writer.count,
             "sha256": writer.content.hexdigest(),
         }
@@ -85,9 +89,14 @@ def _taken(name: str) -> DataError:
     return DataError(f"There is a snapshot {name} already, and snapshots never change. Choose another name.")
 
 
-def _nothing(data_dir: Path, statuses: Sequence[Status]) -> DataError:
-    wanted = " or ".join(status.value for status in statuses)
-    return DataError(f"There is no {wanted} pair in {data_dir} to take a snapshot of. Accept some first.")
+def _nothing(data_dir: Path, pairs: PairFilter) -> DataError:
+    wanted = " or ".join(status.value for status in pairs.status)
+    others = {name: value for name, value in pairs.set_fields().items() if name != "status"}
+    so = "".join(f", {name} {value}" for name, value in others.items())
+    return DataError(
+        f"There is no {wanted} pair{so} in {data_dir} to take a snapshot of. "
+        + ("Ask for fewer things at once." if others else "Accept some first.")
+    )
 
 
 def _publish(engine: Engine, partial: Path, folder: Path, snapshot: Snapshot) -> Snapshot:
