@@ -16,6 +16,7 @@ import typer
 from annotation.accounts.accounts_commands import app as accounts_app
 from annotation.agreement.agreement_commands import app as agreement_app
 from annotation.checks.check_commands import app as check_app
+from annotation.exports.export_commands import app as export_app
 from annotation.imports.import_commands import app as import_app
 from annotation.project_commands import app as project_app
 from annotation.seed import seed
@@ -44,17 +45,8 @@ app.add_typer(check_app)
 app.add_typer(accounts_app)
 app.add_typer(team_app)
 app.add_typer(project_app)
+app.add_typer(export_app)
 app.add_typer(agreement_app)
-
-
-@app.command("snapshot")
-def snapshot_command(
-    name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
-) -> None:
-    """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
-    with _store() as store:
-        taken = store.snapshot(name)
-        print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
 
 
 @app.command("seed")

@@ -38,6 +38,7 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
+from annotation.exports.snapshots import snapshot_named, take_snapshot
 from annotation.facets import read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
@@ -58,7 +59,6 @@ from annotation.pair_filter import NO_FILTER, PENDING, PairFilter
 from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
 from annotation.review_queue import Cursor, Order, browse, count_pairs, is_prepared, prepare
-from annotation.snapshots import take_snapshot
 from annotation.statistics.generation_stats import (
     Costs,
     TaskCounts,
@@ -468,15 +468,27 @@ class Store:
 
     # Snapshots
 
-    def snapshot(self, name: str, *, statuses: Sequence[str] = CURATED) -> Snapshot:
-        """Freeze the pairs of these statuses under a name, as `snapshots/NAME/examples.jsonl`.
+    def snapshot(self, name: str, pairs: PairFilter | None = None) -> Snapshot:
+        """Freeze pairs under a name, as `snapshots/NAME/examples.jsonl`.
 
         The same state of the same pairs has the same hash, whatever the name.
 
+        Args:
+            name: of the snapshot and its folder.
+            pairs: which ones; where it names no status, and unless given, those that are accepted or edited.
+
         Raises:
-            DataError: the name is taken or cannot be a folder's name, or there is no such pair.
+            DataError: the name is taken or cannot be a folder's name, there is no such pair, or the disk is full.
         """
-        return take_snapshot(self._engine, self.data_dir, name, [Status(status) for status in statuses])
+        return take_snapshot(self._engine, self.data_dir, name, pairs)
+
+    def find_snapshot(self, name: str) -> Snapshot:
+        """The snapshot of this name.
+
+        Raises:
+            DataError: there is none; the message names those that there are.
+        """
+        return snapshot_named(self._engine, name)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, newest first."""

@@ -336,7 +336,7 @@ def test_the_same_state_has_the_same_hash_and_a_changed_one_another(store: Store
     store.decide("ana", decision(second, Action.ACCEPT))
     assert store.snapshot("c").sha256 != store.snapshots()[-1].sha256
     assert [snapshot.name for snapshot in store.snapshots()] == ["c", "b", "a"]
-    assert store.snapshot("only-skipped-and-accepted", statuses=["accepted"]).count == 2
+    assert store.snapshot("only-accepted", PairFilter(status=(Status.ACCEPTED,))).count == 2
 
 
 @pytest.mark.parametrize("name", ["taken", "", "../outside", ".hidden", "a/b", "x" * 81])

@@ -95,8 +95,9 @@ class AuditStore:
             raise DataError(f"{count} pairs cannot be drawn; expected 1 to {MOST:,}.")
         same = (Audit.pair_id == Pair.id, Audit.revision == Pair.revision, Audit.population == of.to_json())
         audited = select(Audit.pair_id).where(*same).exists()
-        query = select(Pair.id, Pair.attribute, Pair.revision).where(col(Pair.status).in_(CURATED), *of.conditions())
+        query = select(Pair.id, Pair.attribute, Pair.revision).where(col(Pair.status).in_(CURATED))
         with writing(self._engine) as session:
+            query = query.where(*of.conditions(session))
             rows = session.exec(query.where(~audited).order_by(col(Pair.id))).all()
             if not rows:
                 raise DataError("No curated pair is left to be drawn. Accept some first, or widen the filter.")
@@ -208,10 +209,12 @@ def _estimate(session: Session, of: PairFilter) -> AuditEstimate:
     judged, wrong = sa.func.count(col(Audit.is_right)), sa.func.count(sa.case((~col(Audit.is_right), 1)))
     evenly = sa.func.count(sa.case((col(Audit.by_attribute), 1)))
     query = sa.select(col(Pair.attribute), sa.func.count(), judged, wrong, evenly)
-    query = query.join_from(Audit, Pair, col(Pair.id) == col(Audit.pair_id)).where(*_counts(), *of.conditions())
+    query = query.join_from(Audit, Pair, col(Pair.id) == col(Audit.pair_id)).where(*_counts(), *of.conditions(session))
     query = query.where(col(Audit.population) == of.to_json())
     rows = {name: numbers for name, *numbers in session.execute(query.group_by(col(Pair.attribute)))}
-    sizes = sa.select(col(Pair.attribute), sa.func.count()).where(col(Pair.status).in_(CURATED), *of.conditions())
+    sizes = sa.select(col(Pair.attribute), sa.func.count()).where(
+        col(Pair.status).in_(CURATED), *of.conditions(session)
+    )
     pairs = {_name(name): size for name, size in session.execute(sizes.group_by(col(Pair.attribute)))}
     samples = {_name(name): Judged(rows[name][1], rows[name][2]) for name in (*Attribute, None) if name in rows}
     by_attribute = any(even for *_, even in rows.values())
