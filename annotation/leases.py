@@ -17,6 +17,8 @@ from annotation.models import Lease, Pair, UtcDateTime, Verdict
 from annotation.review_queue import IS_OPEN
 
 LEASE: Final = timedelta(minutes=10)  # without a sign of life of the window
+RELOAD: Final = timedelta(seconds=20)  # a window that is left keeps its pairs for so long, since it may be loaded anew
+ABANDONED: Final = timedelta(minutes=3)  # without one, a window's pairs are free for others of the same person
 
 
 def claim(
@@ -45,23 +47,25 @@ def claim(
     until = sa.literal(now + LEASE, UtcDateTime)
     free = (
         select(Pair.id, sa.literal(reviewer), sa.literal(holder), until)
-        .where(IS_OPEN, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder))
+        .where(IS_OPEN, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder, now))
         .order_by(*order)
         .limit(limit)
     )
     insert = insert_into(session, Lease).from_select(["pair_id", "reviewer", "holder", "expires_at"], free)
     renew = insert.on_conflict_do_update(
-        index_elements=["pair_id", "reviewer"], set_={"expires_at": insert.excluded.expires_at}
+        index_elements=["pair_id", "reviewer"],
+        set_={"expires_at": insert.excluded.expires_at, "holder": insert.excluded.holder},
     )
     return list(session.execute(renew.returning(col(Lease.pair_id))).scalars())
 
 
-def available(reviewer: str, holder: str) -> tuple[sa.ColumnElement[bool], ...]:
+def available(reviewer: str, holder: str, now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     """The conditions under which a pair may be given to this window: expired leases are gone by then."""
     decided = select(Verdict.pair_id).where(Verdict.pair_id == Pair.id, Verdict.reviewer == reviewer).exists()
     in_another_window = (
         select(Lease.pair_id)
         .where(Lease.pair_id == Pair.id, Lease.reviewer == reviewer, Lease.holder != holder)
+        .where(col(Lease.expires_at) > now + LEASE - ABANDONED)
         .exists()
     )
     held_by_others = (
@@ -88,6 +92,12 @@ def release(session: Session, reviewer: str, holder: str | None = None, ids: Col
     mine += [] if holder is None else [col(Lease.holder) == holder]
     mine += [] if ids is None else [col(Lease.pair_id).in_(ids)]
     session.execute(sa.delete(Lease).where(*mine))
+
+
+def leave(session: Session, reviewer: str, holder: str) -> None:
+    """A window is closed or loaded anew: its leases end soon, unless it comes back for them."""
+    mine = (col(Lease.reviewer) == reviewer, col(Lease.holder) == holder)
+    session.execute(sa.update(Lease).where(*mine).values(expires_at=datetime.now(UTC) + RELOAD))
 
 
 def drop_expired(session: Session, now: datetime) -> None:

@@ -100,6 +100,10 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
         store.release(who(page).name, str(request["holder"]), _ids(request) if "ids" in request else None)
         return {"ok": True}
 
+    def leave(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
+        store.leave(who(page).name, str(request["holder"]))
+        return {"ok": True}
+
     def facets(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         try:
             which = PairFilter.read(request["filter"])
@@ -111,7 +115,7 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
             found["reviewer"] = {name: found["reviewer"][name]} if name in found["reviewer"] else {}
         return found
 
-    return [claim, renew, release, facets]
+    return [claim, renew, release, leave, facets]
 
 
 def _next_pairs(store: Store, identity: Identity, wanted: QueueRequest, which: PairFilter) -> list[PairView]:

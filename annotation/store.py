@@ -327,6 +327,11 @@ class Store:
         with writing(self._engine) as session:
             leases.release(session, reviewer, holder, ids)
 
+    def leave(self, reviewer: str, holder: str) -> None:
+        """Have a window's leases end in 20 seconds, unless it comes back for them: it is closed or loaded anew."""
+        with writing(self._engine) as session:
+            leases.leave(session, reviewer, holder)
+
     def decide(self, reviewer: str, decision: DecisionInput, *, may_settle: bool = False) -> Decision:
         """Store a decision and set the pair's status; the same UUID again changes nothing and returns what is stored.
 

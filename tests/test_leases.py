@@ -34,8 +34,13 @@ def claim(store: Store, who: str, window: str = "w", **how) -> set[int]:  # noqa
 
 
 def expire(store: Store) -> None:
+    wait(store, timedelta(minutes=10, seconds=1))
+
+
+def wait(store: Store, time: timedelta) -> None:
+    """As if all leases had been taken so long ago."""
     with writing(store._engine) as session:
-        session.execute(sa.update(Lease).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+        session.execute(sa.update(Lease).values(expires_at=datetime.now(UTC) + timedelta(minutes=10) - time))
 
 
 def test_two_reviewers_and_two_windows_get_different_pairs(store: Store) -> None:
@@ -49,6 +54,27 @@ def test_a_window_gets_its_own_again_and_more_beyond_them(store: Store) -> None:
     first = claim(store, "ana")
     assert claim(store, "ana") == first
     assert not claim(store, "ana", exclude=first) & first
+
+
+def test_what_a_closed_window_held_is_soon_free_for_the_same_person_alone(store: Store) -> None:
+    first = claim(store, "ana", "closed", limit=48)
+    wait(store, timedelta(minutes=2))
+    assert claim(store, "ana", "new", limit=48) == set()
+    wait(store, timedelta(minutes=4))
+    assert claim(store, "ben", "w", limit=48) == set()
+    assert claim(store, "ana", "new", limit=48) == first
+    assert store.renew("ana", "closed", first) == set()
+
+
+def test_a_window_that_is_left_gives_its_pairs_back_unless_it_is_loaded_anew(store: Store) -> None:
+    first = claim(store, "ana", "1", limit=48)
+    store.leave("ana", "1")
+    assert claim(store, "ben") == set()
+    assert claim(store, "ana", "1", limit=48) == first
+    store.leave("ana", "1")
+    with writing(store._engine) as session:
+        (until,) = set(session.scalars(sa.select(Lease.expires_at)))
+    assert until - datetime.now(UTC) < timedelta(seconds=21)
 
 
 def test_a_lease_ends_by_itself_or_when_it_is_given_back(store: Store) -> None:

@@ -5,12 +5,15 @@ python -m pytest tests/test_review_team.py
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlmodel import select
 
-from annotation.models import Action, Status
+from annotation.database import reading
+from annotation.models import Action, Lease, Status
 from annotation.seed import seed
 from annotation.store import Store
 from tests.made_desk import Desk, served
@@ -59,6 +62,19 @@ def test_nobody_is_given_what_another_has_before_him(window: Callable[..., Desk]
     assert sum(store.counts()[attribute][Status.PENDING] for attribute in store.counts()) == 20
 
 
+def test_a_window_that_closes_gives_its_pairs_back(window: Callable[..., Desk], store: Store) -> None:
+    ana = window("ana")
+    ana.page.goto("about:blank")
+    ends = datetime.now(UTC) + timedelta(seconds=60)
+    for _ in range(50):
+        with reading(store._engine) as session:
+            leases = session.exec(select(Lease)).all()
+        if all(lease.expires_at < ends for lease in leases):
+            break
+        ana.page.wait_for_timeout(100)
+    assert leases and all(lease.expires_at < ends for lease in leases)
+
+
 def test_who_is_away_gives_back_what_was_not_seen(window: Callable[..., Desk], store: Store) -> None:
     ana = window("ana")
     ana.page.clock.install()
@@ -90,6 +106,7 @@ def test_a_pair_whose_lease_was_lost_goes_with_a_sentence(window: Callable[..., 
     assert ben.pair == shown
     ana.page.mouse.move(5, 5)
     ana.wait_for_text(".message", "went to another reviewer, because you were away")
+    ana.wait_for_state("showing")
     assert ana.pair != shown
 
 

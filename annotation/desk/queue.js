@@ -29,6 +29,7 @@ let idle = false;
 function takeHolder() {
   const giveBack = () => keepInSession(HOLDER_KEY, holder);
   window.addEventListener('pagehide', giveBack);
+  window.addEventListener('pagehide', giveBackOnLeaving);
   window.addEventListener('pageshow', (event) => event.persisted && sessionStorage.removeItem(HOLDER_KEY));
   try {
     const kept = sessionStorage.getItem(HOLDER_KEY);
@@ -127,6 +128,17 @@ async function restart() {
   if (fetching !== token) return;
   fetching = null;
   advance();
+}
+
+// A window that closes gives its pairs back. No promise is waited for then, so it is a beacon; where that fails, they are
+// free after some minutes.
+function giveBackOnLeaving() {
+  const config = window.gradio_config;
+  const component = config?.components.find((each) => each.props?.elem_id === 'review-desk');
+  if (!component || !me?.can_decide) return;
+  const call = { session_hash: holder, component_id: component.id, fn_name: 'leave', data: { holder } };
+  const address = config.root + (config.api_prefix ?? '') + '/component_server';
+  navigator.sendBeacon(address, new Blob([JSON.stringify(call)], { type: 'application/json' }));
 }
 
 const release = (ids) => (ids.length ? server.release({ holder, ids }) : undefined);
