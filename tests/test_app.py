@@ -126,7 +126,7 @@ def review_three_pairs(page: Any) -> None:
         pair = page.locator(".desk").get_attribute("data-pair")
         page.keyboard.press(key)
         if key == "e":
-            page.locator(".desk textarea").wait_for()
+            page.locator(".desk .editor").wait_for()
             page.keyboard.press("Control+End")
             page.keyboard.type(" A newcomer wrote this.")
             page.keyboard.press("Control+Enter")

@@ -20,6 +20,7 @@ from annotation.exports.exporting import Exported, export
 from annotation.exports.forms import Form
 from annotation.exports.splits import Splits
 from annotation.models import Action, DecisionInput, Status
+from annotation.pair_filter import PairFilter
 from annotation.store import PairView, Store
 from facellm.data import Attribute, content_hash, read_examples, sha256_file
 from facellm.errors import ConfigError, DataError
@@ -329,7 +330,8 @@ def test_a_filtered_snapshot_has_what_the_filter_says_and_the_same_hash_on_both_
 def test_diff_tells_what_was_added_removed_and_changed(store: Store) -> None:
     store.snapshot("monday")
     store.ingest([face(store, 5000, attributes=(Attribute.POSE,))])
-    rejected, edited = (view for view in store.queue(status=Status.ACCEPTED, attribute=Attribute.SKIN, limit=2))
+    curated_skin = PairFilter(status=(Status.ACCEPTED,), attribute=Attribute.SKIN)
+    rejected, edited = (view for view in store.browse(curated_skin, limit=2))
     store.decide("ana", decision(rejected, Action.REJECT))
     store.decide("ana", decision(edited, Action.EDIT, edited.answer.replace("quoted", "said")))
     store.snapshot("tuesday")
@@ -384,7 +386,7 @@ def test_two_reviewers_are_both_named_and_the_card_tells_how_far_they_agree(
     store = Store.open(data_dir, database)
     store.project.set_overlap("ana", 2)
     store.ingest([face(store, number, action=None) for number in range(3)])
-    views = store.queue(limit=24)
+    views = store.browse(limit=24)
     for reviewer in ("ben", "ana"):
         for view in views:
             again = decision(view, Action.REJECT if view is views[0] else Action.ACCEPT)

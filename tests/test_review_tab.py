@@ -223,7 +223,7 @@ def test_earlier_pairs_are_gone_back_to_and_decided_anew(desk: Desk, store: Stor
     desk.press("ArrowLeft", "ArrowLeft")
     assert (desk.pair, desk.text(".badge")) == (first, "accepted by you")
     desk.press("r")
-    assert desk.pair == here, "back to where the work was"
+    desk.wait_for_pair(here)  # back to where the work was
     desk.wait_until_saved()
     assert [event.action for event in events(store, first)] == [Action.ACCEPT, Action.REJECT]
     assert status(store, first) is Status.REJECTED
