@@ -6,6 +6,7 @@ cells (status × attribute × race × gender × age) are few, and are added up h
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,10 +20,13 @@ CELL = ("status", "attribute", "race", "gender", "age")
 
 def read_facets(session: Session, which: PairFilter) -> dict[str, dict[str, int]]:
     """Field → value → pairs; see `Store.facets`."""
+    each = func.count()
+    # A pair that one check has flagged twice counts once. The + keeps the index of runs out, which lacks the filters.
+    flagged = func.count(sa.distinct(col(Flag.pair_id)))
     return _of_cells(session, which) | {
-        "run": _counted(session, which, "run", sa.select(col(Pair.run_id), func.count()), col(Pair.run_id)),
-        "flag": _counted(session, which, "flag", _flags(), col(Flag.check)),
-        "reviewer": _counted(session, which, "reviewer", _verdicts(), col(Verdict.reviewer)),
+        "run": _counted(session, which, "run", sa.select(col(Pair.run_id) + 0, each), None),
+        "flag": _counted(session, which, "flag", sa.select(col(Flag.check), flagged), col(Flag.pair_id)),
+        "reviewer": _counted(session, which, "reviewer", sa.select(col(Verdict.reviewer), each), col(Verdict.pair_id)),
     }
 
 
@@ -30,11 +34,14 @@ def _of_cells(session: Session, which: PairFilter) -> dict[str, dict[str, int]]:
     chosen = {name: _chosen(which, name) for name in CELL}
     rest = which.model_copy(update={"status": (), **dict.fromkeys(CELL[1:])})
     counts: dict[str, Counter[str]] = {name: Counter() for name in CELL}
-    for cell, number in _cells(session, rest.conditions(session)):
-        missed = [name for name in CELL if chosen[name] and cell[name] not in chosen[name]]
-        for name in CELL:
-            if missed in ([], [name]):
-                counts[name][cell[name]] += number
+    narrowed = [(place, name) for place, name in enumerate(CELL) if chosen[name]]
+    for *cell, number in _cells(session, rest.conditions(session)):
+        missed = [name for place, name in narrowed if (cell[place] or "") not in chosen[name]]
+        if len(missed) > 1:
+            continue
+        for value, name in zip(cell, CELL, strict=True):
+            if not missed or missed == [name]:
+                counts[name][value or ""] += number
     return {name: _known(name, of) for name, of in counts.items()}
 
 
@@ -45,11 +52,11 @@ def _chosen(which: PairFilter, name: str) -> set[str]:
     return set() if value is None else {"" if value == FREE_QUESTION else str(value)}
 
 
-def _cells(session: Session, conditions: list[Any]) -> list[tuple[dict[str, str], int]]:
+def _cells(session: Session, conditions: list[Any]) -> Sequence[sa.Row]:
+    """Rows of CELL's values and a count."""
     # Read as text: an enum for each of thousands of cells would take longer than all the rest.
     columns = [sa.type_coerce(getattr(Pair, name), sa.String) for name in CELL]
-    rows = session.execute(sa.select(*columns, func.count()).where(*conditions).group_by(*columns)).all()
-    return [({name: value or "" for name, value in zip(CELL, row, strict=False)}, row[-1]) for row in rows]
+    return session.execute(sa.select(*columns, func.count()).where(*conditions).group_by(*columns)).all()
 
 
 def _known(name: str, counts: Counter[str]) -> dict[str, int]:
@@ -58,18 +65,13 @@ def _known(name: str, counts: Counter[str]) -> dict[str, int]:
     return {value: counts[value] for value in sorted(counts) if value} | unknown
 
 
-def _flags() -> Any:
-    """A pair that one check has flagged twice counts once."""
-    query = sa.select(col(Flag.check), func.count(sa.distinct(col(Flag.pair_id))))
-    return query.select_from(Flag).join(Pair, col(Pair.id) == col(Flag.pair_id))
-
-
-def _verdicts() -> Any:
-    query = sa.select(col(Verdict.reviewer), func.count())
-    return query.select_from(Verdict).join(Pair, col(Pair.id) == col(Verdict.pair_id))
-
-
-def _counted(session: Session, which: PairFilter, name: str, query: Any, by: Any) -> dict[str, int]:
-    rest = which.model_copy(update={name: None})
-    rows = session.execute(query.where(*rest.conditions(session)).group_by(by)).all()
+def _counted(session: Session, which: PairFilter, name: str, query: sa.Select, pair_id: Any) -> dict[str, int]:
+    """Counts by the first column of a query; `pair_id` is None where its rows are pairs."""
+    conditions = which.model_copy(update={name: None}).conditions(session)
+    if pair_id is None:
+        query = query.where(*conditions)
+    elif conditions:
+        # A list of ids that is asked for each row: a join would fetch each pair's row, texts and all.
+        query = query.where((pair_id + 0).in_(sa.select(col(Pair.id)).where(*conditions)))
+    rows = session.execute(query.group_by(query.selected_columns[0])).all()
     return {str(value): number for value, number in sorted(rows, key=str) if value is not None}
