@@ -88,7 +88,8 @@ def still_stands() -> sa.ColumnElement[bool]:
     """The condition under which a row of `decisions` is neither an undo nor taken back, so that it can be undone."""
     taking_back = aliased(Decision)
     taken_back = select(taking_back.id).where(taking_back.undoes == Decision.uuid).exists()
-    is_last = select(Verdict.pair_id).where(Verdict.decision_uuid == Decision.uuid).exists()
+    of_it = (Verdict.pair_id == Decision.pair_id, Verdict.reviewer == Decision.reviewer)  # its primary key
+    is_last = select(Verdict.pair_id).where(*of_it, Verdict.decision_uuid == Decision.uuid).exists()
     return sa.and_(col(Decision.action) != Action.UNDO, ~taken_back, is_last)
 
 
@@ -142,7 +143,8 @@ def append_decision(session: Session, reviewer: str, decision: DecisionInput, *,
     ]
     _check_seen(pair, decision, own, events, theirs)
     _check_undoes(events, reviewer, decision, standing(own))
-    settles = may_settle and decision.action.is_verdict and bool(theirs) and not pair.status.is_open
+    saw_theirs = decision.others is not None  # a curator who reviews blind, as anybody does, settles nothing
+    settles = may_settle and saw_theirs and decision.action.is_verdict and bool(theirs) and not pair.status.is_open
     if any(verdict.settles for verdict in theirs) and not settles and decision.action.is_verdict:
         raise StaleError(f"{_settled_by(theirs)} has settled this pair: only a curator can decide otherwise.")
     fields = decision.model_dump(mode="json", exclude={"image_sha256", "others"})

@@ -87,6 +87,13 @@ def test_a_curator_who_took_part_settles_too(store: Store) -> None:
     assert status(store, 1) is Status.ACCEPTED
 
 
+def test_a_curator_who_has_not_seen_the_others_settles_nothing(store: Store) -> None:
+    decide(store, "ben", 1, A)
+    rejected = decide(store, "carol", 1, R, may_settle=True)
+    with_reason = decide(store, "carol", 1, R, reason=Reason.WRONG, undoes=rejected.uuid, may_settle=True)
+    assert (status(store, 1), with_reason.settles) == (Status.DISPUTED, False)
+
+
 def test_a_curator_alone_settles_nothing(store: Store) -> None:
     assert not decide(store, "carol", 1, A, may_settle=True).settles
     assert status(store, 1) is Status.PENDING
