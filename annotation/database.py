@@ -21,7 +21,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlmodel import Session
 
 from annotation.postgresql import explain
-from facellm.errors import DataError
+from facellm.errors import DataError, UnavailableError
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 BUSY_SECONDS = 30
@@ -97,7 +97,7 @@ def _told(engine: Engine) -> Iterator[None]:
     except (OperationalError, InterfaceError, InternalError) as error:
         if engine.dialect.name == "postgresql":
             raise explain(error, engine.url) from error
-        raise DataError(
+        raise UnavailableError(
             f"{engine.url.database} cannot be used: {error.orig}. Try again when nothing else holds it and there is "
             "room on the disk."
         ) from error

@@ -202,6 +202,8 @@ def _check_seen(
     else:
         stale = decision.others != len(events) - len(own)
     if stale:
+        if pair.status.is_open:
+            raise StaleError("A decision of yours was not stored: its pair is open again. Look at it once more.")
         by = " and ".join(verdict.reviewer for verdict in theirs) or "others"
         raise StaleError(
             f"A decision of yours was not stored: its pair is {pair.status.value} by {by} since you saw it."

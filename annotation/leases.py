@@ -86,6 +86,13 @@ def renew(session: Session, reviewer: str, holder: str, ids: Collection[int]) ->
     return set(session.execute(held).scalars())
 
 
+def retake(session: Session, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
+    """Lease those of these pairs that are open and free; return which these are."""
+    conditions = [col(Pair.id).in_(ids)]
+    found = claim(session, reviewer, holder, conditions, [col(Pair.id)], exclude=(), limit=len(ids)) if ids else []
+    return set(found)
+
+
 def release(session: Session, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:
     """Give leases back: those of these ids, or all; of one window, or of the person."""
     mine = [col(Lease.reviewer) == reviewer]

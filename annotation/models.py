@@ -606,7 +606,7 @@ class DecisionInput(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uuid: UUID
-    pair_id: int
+    pair_id: int = pydantic.Field(ge=0, lt=2**31)
     image_sha256: str  # with the next two: what the reviewer was looking at
     revision: int = pydantic.Field(ge=0)  # how many decisions of his own about the pair his page knew of
     others: int | None = pydantic.Field(

@@ -35,7 +35,7 @@ class PairFilter(BaseModel):
     status: tuple[Status, ...] = ()  # one of these
     flag: str | None = Field(default=None, min_length=1, max_length=100)  # of this check; or ANY, or NONE
     reviewer: str | None = Field(default=None, min_length=1, max_length=100)  # a decision of his stands
-    run: int | None = Field(default=None, ge=1)  # the generation run that wrote it
+    run: int | None = Field(default=None, ge=1, lt=2**31)  # the generation run that wrote it
     teacher: str | None = Field(default=None, min_length=1, max_length=500)
     text: str | None = Field(default=None, min_length=1, max_length=500)  # words of question or standing answer
 

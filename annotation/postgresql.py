@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from facellm.errors import ConfigError, DataError
+from facellm.errors import ConfigError, DataError, UnavailableError
 
 DRIVER: Final = "postgresql+psycopg"
 NAMES: Final = (DRIVER, "postgresql", "postgres")
@@ -83,12 +83,12 @@ def described(url: URL) -> str:
     return f"postgresql://{host}{f':{url.port}' if url.port else ''}/{url.database}"
 
 
-def explain(error: DBAPIError, url: URL) -> DataError:
+def explain(error: DBAPIError, url: URL) -> UnavailableError:
     """What is wrong with the database, as the sentence to show; the server's own words are in it, no password."""
     said = str(error.orig).strip().partition("\n")[0].rstrip(".")
     if url.password:
         said = said.replace(str(url.password), "…")
-    return DataError(f"The database {described(url)} cannot be used: {said}. {_advice(said, url)}")
+    return UnavailableError(f"The database {described(url)} cannot be used: {said}. {_advice(said, url)}")
 
 
 def _advice(said: str, url: URL) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Engine
 from sqlmodel import Session, col, select
 
+from annotation.checks.flags import check_again
 from annotation.database import reading, writing
 from annotation.decisions import derive
 from annotation.models import SHUFFLE, Pair, ProjectValue, Status
@@ -100,8 +101,12 @@ class ProjectStore:
             session.execute(sa.update(Pair).where(which, col(Pair.overlap) != wanted).values(overlap=wanted))
             for start in range(0, len(ids), CHUNK):
                 chunk = select(Pair).where(col(Pair.id).in_(ids[start : start + CHUNK]), col(Pair.verdicts) > 0)
+                changed = []
                 for pair in session.exec(chunk.execution_options(populate_existing=True)).all():
+                    stood = pair.stands
                     derive(session, pair, events=0)
+                    changed += [pair.id or 0] if pair.stands != stood else []
+                check_again(session, changed)  # flags are about the text that stands
                 session.expunge_all()
             return len(ids)
 

@@ -22,7 +22,7 @@ from annotation.pair_filter import PairFilter
 from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
-from facellm.errors import DataError, FaceLLMError, StaleError
+from facellm.errors import DataError, FaceLLMError, StaleError, UnavailableError
 
 DESK = Path(__file__).resolve().parent / "desk"
 SCRIPTS = ("outbox", "word_diff", "zoom", "view", "verdicts", "filters", "queue", "grid", "panels", "desk")
@@ -88,7 +88,7 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
             wanted = QueueRequest.model_validate(request)
             views = _next_pairs(store, identity, wanted, PairFilter.read(wanted.filter))
         except (ValidationError, FaceLLMError) as error:
-            return {"error": str(error), "pairs": [], "images": {}, "ends": True}
+            return {"error": str(error), "pairs": [], "images": {}, "ends": not isinstance(error, UnavailableError)}
         ends = len(views) < wanted.limit
         return _pairs_reply(store, identity, views, wanted.known) | {"ends": ends}
 
@@ -106,12 +106,13 @@ def _about_queue(store: Store, who: Who) -> list[ServerFunction]:
 
     def facets(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
         try:
-            which = PairFilter.read(request["filter"])
+            which, name = PairFilter.read(request["filter"]), who(page).name
             found = dict(store.facets(which))
         except FaceLLMError as error:
             return {"error": str(error)}
+        if which.reviewer not in (None, name):
+            found["status"] = {status: n for status, n in found["status"].items() if not Status(status).is_open}
         if _shows_open(which):  # who else has decided about an open pair is not shown, not even as a number
-            name = who(page).name
             found["reviewer"] = {name: found["reviewer"][name]} if name in found["reviewer"] else {}
         return found
 
@@ -139,7 +140,9 @@ def _about_pairs(store: Store, who: Who) -> list[ServerFunction]:
     """Pairs that were seen before, what was decided, and what happened to a pair."""
 
     def recall(request: dict[str, Any], page: gr.Request) -> dict[str, Any]:
-        by_id = {view.pair.id: view for view in store.pairs(_ids(request))}
+        name = who(page).name
+        seen = (view for view in store.pairs(_ids(request)) if store.traps.is_for(name, view.pair.id or 0))
+        by_id = {view.pair.id: view for view in seen}
         views = [by_id[pair_id] for pair_id in _ids(request) if pair_id in by_id]
         return _pairs_reply(store, who(page), views, request["known"])
 
@@ -167,6 +170,8 @@ def _about_decisions(store: Store, who: Who) -> list[ServerFunction]:
         try:
             decision = DecisionInput.model_validate(sent)
             event = store.decide(identity.name, decision, may_settle=identity.may(Role.CURATOR))
+        except UnavailableError as error:
+            return {"waits": sent.get("uuid"), "message": str(error)}
         except (ValidationError, FaceLLMError) as error:
             return _refused(store, identity, str(sent.get("uuid")), sent.get("pair_id"), error)
         return {"ok": event.uuid, "pair_id": event.pair_id} | _what_is_new(store, identity, event.pair_id, decision)
@@ -180,6 +185,8 @@ def _about_decisions(store: Store, who: Who) -> list[ServerFunction]:
         try:
             decisions = [DecisionInput.model_validate(sent) for sent in request["decisions"]]
             events = store.decide_lot(identity.name, decisions, may_settle=identity.may(Role.CURATOR))
+        except UnavailableError as error:
+            return {"waits": lot, "message": str(error)}
         except (ValidationError, FaceLLMError) as error:
             pair_id = error.pair_id if isinstance(error, StaleError) else None
             return _refused(store, identity, lot, pair_id, error)
@@ -253,7 +260,7 @@ def _about_project(store: Store, who: Who) -> list[ServerFunction]:
 
 
 def _ids(request: dict[str, Any]) -> list[int]:
-    return [int(pair_id) for pair_id in request["ids"]][:1000]
+    return [int(pair_id) for pair_id in request["ids"] if 0 < int(pair_id) < 2**31][:1000]  # as ids are stored
 
 
 def _pairs_reply(store: Store, identity: Identity, views: Sequence[PairView], known: Sequence[str]) -> dict[str, Any]:

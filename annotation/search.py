@@ -54,5 +54,7 @@ def _quoted(phrase: str) -> str:
 
 def _in_postgresql(wanted: list[str], unwanted: list[str]) -> Any:
     vector: Any = sa.literal_column("pairs.search")
-    terms = [vector.op("@@")(sa.func.phraseto_tsquery("english", phrase)) for phrase in wanted]
-    return sa.and_(*terms, *(~vector.op("@@")(sa.func.phraseto_tsquery("english", phrase)) for phrase in unwanted))
+    queries = [sa.func.phraseto_tsquery("english", phrase) for phrase in wanted]
+    # Of a stop word such as "the" nothing is left to look for, and nothing is what it would find.
+    found = [sa.or_(sa.func.numnode(query) == 0, vector.op("@@")(query)) for query in queries]
+    return sa.and_(*found, *(~vector.op("@@")(sa.func.phraseto_tsquery("english", phrase)) for phrase in unwanted))

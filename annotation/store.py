@@ -317,9 +317,13 @@ class Store:
             return _views(session, session.exec(query).all())
 
     def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
-        """Keep the leases of these pairs for their full time again; return those that the window still holds."""
+        """Keep the leases of these pairs for their full time again; return those that the window holds.
+
+        A pair without a lease, as after an undo, is leased if it is open and nobody else has it.
+        """
         with writing(self._engine) as session:
             held = leases.renew(session, reviewer, holder, ids)
+            held |= leases.retake(session, reviewer, holder, set(ids) - held)
         return held | self.traps.held(reviewer, ids)
 
     def release(self, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:

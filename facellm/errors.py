@@ -17,6 +17,10 @@ class DataError(FaceLLMError):
     """A file, a row or an answer is not usable."""
 
 
+class UnavailableError(DataError):
+    """The database cannot be used at the moment; the same may succeed later."""
+
+
 class ImageError(DataError):
     """An image cannot be opened, or is larger than the limits."""
 

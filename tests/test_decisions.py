@@ -143,6 +143,17 @@ def test_the_overlap_of_decided_pairs_changes_only_on_demand(store: Store) -> No
     assert status(store, 1) is Status.PENDING
 
 
+def test_flags_follow_the_text_when_a_decided_pair_is_opened_again(store: Store) -> None:
+    store.project.set_overlap("carol", 1)
+    add_faces(store, 1, first=50)
+    decide(store, "ana", 17, E, text="I'm sorry, but I can't help with that.")
+    edited = {flag.check for flag in see(store, 17).flags}
+    assert "refusal" in edited
+    store.project.set_overlap("carol", 2, decided=True)
+    assert see(store, 17).answer == "demographic 50"
+    assert "refusal" not in {flag.check for flag in see(store, 17).flags}
+
+
 def test_a_share_of_the_overlap_reaches_new_pairs_and_always_the_same(store: Store) -> None:
     store.project.set_overlap("carol", 3, 0.5)
     add_faces(store, 40, first=2)

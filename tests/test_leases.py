@@ -89,6 +89,7 @@ def test_a_lease_ends_by_itself_or_when_it_is_given_back(store: Store) -> None:
 
 def test_a_sign_of_life_keeps_a_lease(store: Store) -> None:
     claim(store, "ana", limit=2)
+    assert claim(store, "ben", limit=1) == {3}
     assert store.renew("ana", "w", [1, 2, 3]) == {1, 2}
     assert store.renew("ana", "another", [1]) == set()
 
@@ -134,3 +135,12 @@ def test_eight_at_once_never_decide_more_than_was_asked_and_finish_all(store: St
     verdicts = Counter(verdict.pair_id for view in store.pairs(range(1, 49)) for verdict in view.verdicts)
     assert stale == []
     assert set(verdicts.values()) == {overlap} and len(verdicts) == 48
+
+
+def test_a_pair_that_is_open_again_is_leased_by_the_next_sign_of_life(store: Store) -> None:
+    claim(store, "ana", limit=1)
+    made = decide(store, "ana", 1, Action.ACCEPT)
+    decide(store, "ana", 1, Action.UNDO, undoes=made.uuid)
+    assert store.renew("ana", "w", [1]) == {1}
+    assert 1 not in claim(store, "ben", limit=48)
+    assert store.renew("ana", "w", [1, 2]) == {1}, "ben has 2"

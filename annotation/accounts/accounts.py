@@ -174,10 +174,11 @@ def checked_name(name: str) -> str:
 
 def _same(one: str, other: str) -> bool:
     """Whether two names are one person's; an empty one is nobody's."""
-    return bool(one) and _folded(one) == _folded(other)
+    return bool(one) and folded_name(one) == folded_name(other)
 
 
-def _folded(name: str) -> str:
+def folded_name(name: str) -> str:
+    """The name as it is compared: without spaces around it, in one form of its characters, in small letters."""
     return unicodedata.normalize("NFC", name.strip()).casefold()
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
+from annotation.accounts.accounts import folded_name
+
 KEPT: Final = 10_000  # keys; beyond that the oldest are forgotten
 FORGOTTEN: Final = 3600.0  # seconds without a failure after which one begins anew
 
@@ -76,5 +78,5 @@ class Attempts:
 
 
 def _keys(name: str, address: str) -> list[tuple[Hashable, Limit]]:
-    folded = name.casefold()
+    folded = folded_name(name)  # as accounts are looked up: "ann " is ann
     return [((folded, address), NAME_AND_ADDRESS), (("", address), ADDRESS), ((folded,), NAME)]

@@ -85,6 +85,7 @@ async function open(id) {
   if (inGrid()) leaveGrid();
   at = place;
   show(trail[at]);
+  if (trail[at].status === 'pending') renew();
 }
 
 function leaveGrid() {
@@ -180,6 +181,7 @@ async function undo() {
   showCounts();
   if (inGrid()) showInGrid(entries);
   else showAgain(views);
+  setTimeout(renew, 500); // once the server has taken it back, what is open again is leased to this window
   say('Taken back: ' + (entries.length > 1 ? entries.length + ' decisions.' : 'your decision about this pair.'));
 }
 
@@ -370,10 +372,10 @@ function onDigit(digit) {
 }
 
 // A half-typed answer is lost with the page: let the browser ask.
+const wrote = () => (editing() && editor.value !== current.answer) || (flagging() && find('.flag-note').value);
+
 function onLeave(event) {
-  if (!element.isConnected) return;
-  const edited = editing() && editor.value !== current.answer;
-  if (edited || (flagging() && find('.flag-note').value) || guidelinesUnsaved()) event.preventDefault();
+  if (element.isConnected && (wrote() || guidelinesUnsaved())) event.preventDefault();
 }
 
 function onWriting(event) {

@@ -22,6 +22,7 @@ function asFilter() {
 }
 
 function choose(changed) {
+  if (wrote() && !window.confirm('What you are writing is not saved. Leave it?')) return showFilter();
   Object.assign(filter, changed);
   keepAddress();
   showFilter();

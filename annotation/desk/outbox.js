@@ -29,10 +29,16 @@ class Outbox {
 
   // One key for each: two pages of one browser do not overwrite each other's.
   stored(prefix) {
+    const read = (key) => {
+      try {
+        return [JSON.parse(localStorage.getItem(key))];
+      } catch (error) {
+        console.warn('What was kept in the browser as ' + key + ' cannot be read.', error);
+        return []; // the others can
+      }
+    };
     try {
-      return Object.keys(localStorage)
-        .filter((key) => key.startsWith(prefix))
-        .map((key) => JSON.parse(localStorage.getItem(key)));
+      return Object.keys(localStorage).filter((key) => key.startsWith(prefix)).flatMap(read);
     } catch (error) {
       console.warn('What was kept in the browser cannot be read.', error);
       return [];

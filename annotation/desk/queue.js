@@ -60,7 +60,7 @@ async function refill() {
     filter: asFilter(),
     order: filter.order,
     holder,
-    exclude: [...new Set([...held(), ...outbox.pairIds, ...passed])],
+    exclude: [...new Set([...held(), ...waiting(), ...outbox.pairIds, ...passed])],
     limit,
     known: [...images.keys()],
   });
@@ -84,6 +84,9 @@ async function refill() {
   if (!shown()) advance();
   refill();
 }
+
+// Pairs gone past without a decision, as after going back.
+const waiting = () => trail.filter((view) => !isDone(view)).map((view) => view.id);
 
 // What is on screen and what waits.
 const held = () => [...queue, ...cells.map((cell) => cell.view), ...(current ? [current] : [])].map((view) => view.id);
@@ -177,7 +180,7 @@ function rest() {
 async function renew() {
   if (!leasing()) return;
   renewed = Date.now();
-  const ids = [...held(), ...trail.filter((view) => !isDone(view)).map((view) => view.id)];
+  const ids = [...held(), ...waiting()];
   const reply = ids.length ? await server.renew({ holder, ids: [...new Set(ids)] }) : undefined;
   if (reply) dropLost(new Set(ids.filter((id) => !reply.held.includes(id))));
 }
@@ -196,6 +199,7 @@ function dropLost(lost) {
     say('Some faces went to another reviewer, because you were away.');
   }
   if (!mine) return;
+  if (writing()) return say('This pair went to another reviewer, because you were away. Save to try all the same.');
   trail.splice(at, 1);
   stopWriting();
   advance();

@@ -131,6 +131,7 @@ function emptyPanel() {
 }
 
 function pendingPanel(sum, widen, again) {
+  if (facets && !sum.all) return ['No pair matches', 'Choose other filters, or search for other words.', ...widen, again];
   if (sum.pending) {
     const text = 'Others have the rest before them, or you have decided about it. What they give back comes here.';
     return ['Nothing to do for you here', text, again, ...widen];

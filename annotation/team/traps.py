@@ -106,6 +106,10 @@ class TrapStore:
         with reading(self._engine) as session:
             return _views(session, self._view, ids)
 
+    def is_for(self, reviewer: str, pair_id: int) -> bool:
+        """Whether a reviewer may see it: every pair, and of the traps his own."""
+        return not is_trap(pair_id) or pair_id in self.held(reviewer, [pair_id])
+
     def own_revisions(self, reviewer: str, ids: Collection[int]) -> dict[int, int]:
         """How many events each of these traps has had; see `Store.own_revisions`."""
         traps = [trap_id - FIRST_ID for trap_id in ids if is_trap(trap_id)]
