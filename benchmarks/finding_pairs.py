@@ -1,4 +1,4 @@
-"""How fast pairs are found at FairFaceGPT's size: python benchmarks/finding_pairs.py [--quick] [--json] [--database URL]
+"""How fast pairs are found among 87,632: python benchmarks/finding_pairs.py [--quick] [--json] [--database URL]
 
 Fills a database with 87,632 pairs, four fifths of them decided by eight people, a tenth flagged, and asks for the next
 20 by random combinations of filter, order and words: leased (claim), looked at (browse), and the numbers beside each
