@@ -23,10 +23,16 @@ import gradio as gr
 from gradio.http_server import INITIAL_PORT_VALUE as PORT
 from gradio.http_server import LOCALHOST_NAME as HOST
 
+from annotation.accounts.accounts_tab import build_account_bar
+from annotation.accounts.identity import refusal
+from annotation.accounts.sign_in import SignIn, Way
+from annotation.accounts.sign_in_routes import sign_in_routes
 from annotation.dataset_tab import build_dataset_tab
+from annotation.models import Role
 from annotation.review_tab import build_review_tab
 from annotation.seed import open_seeded
 from annotation.store import Store
+from annotation.team_tab import build_team_tab
 from annotation.vote_export import export_votes
 from facellm import faces, jobs
 from facellm.answerers import BASE, Answerers
@@ -41,10 +47,21 @@ from facellm.remote import RemoteModel
 from facellm.sources import is_repository
 from facellm.training_tab import build_training_tab
 
+OPEN_TO_ALL = (
+    "Everybody who can reach this page may change everything. Let people sign in: python -m annotation accounts add "
+    "NAME --role admin"
+)
 HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learns from, teach it.</p>"
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
-STYLES = [*sorted((Path(__file__).parent / "facellm").glob("*.css")), Path(__file__).parent / "annotation/dataset.css"]
-SCRIPT = Path(__file__).parent / "facellm" / "studio.js"
+ROOT = Path(__file__).parent
+STYLES = [
+    *sorted((ROOT / "facellm").glob("*.css")),
+    ROOT / "annotation/dataset.css",
+    ROOT / "annotation/agreement/agreement.css",
+    ROOT / "annotation/accounts/accounts.css",
+    ROOT / "annotation/team/team.css",
+]
+SCRIPT = ROOT / "facellm" / "studio.js"
 SYSTEM_FONTS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 
 
@@ -55,6 +72,7 @@ def main() -> None:
         check_port()
         check_adapter(settings)
         store = open_seeded(settings)
+        sign_in = SignIn(store.accounts, settings)
         settings, model = load_model(settings)
         answerers = Answerers(
             model,
@@ -65,9 +83,11 @@ def main() -> None:
     except FaceLLMError as error:
         sys.exit(f"error: {error}")
     try:
-        app = build_app(settings, store, answerers)
-        _, url, _ = app.launch(**launch_options(settings))
+        app = build_app(settings, store, answerers, sign_in)
+        _, url, _ = app.launch(**launch_options(settings, sign_in))
         print(f"FaceLLM Studio is at {url}", flush=True)
+        if sign_in.way() is Way.NONE and HOST not in ("127.0.0.1", "localhost"):
+            print(OPEN_TO_ALL, file=sys.stderr, flush=True)
         app.block_thread()
     finally:
         if model is not None:
@@ -150,10 +170,16 @@ def remotes(settings: Settings) -> list[RemoteModel]:
     return found
 
 
-def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Blocks:
+def build_app(settings: Settings, store: Store, answerers: Answerers, sign_in: SignIn) -> gr.Blocks:
     """The page: a tab for each step of the loop, and the one wire between them."""
+
+    def curators_only(request: gr.Request, what: str) -> str:
+        return refusal(sign_in.who(request), Role.CURATOR, what)
+
     with gr.Blocks(title="FaceLLM Studio", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        gr.HTML(HEADER, elem_id="studio-header")
+        with gr.Row(elem_id="studio-top"):
+            gr.HTML(HEADER, elem_id="studio-header")
+            build_account_bar(sign_in)
         with gr.Tabs(elem_id="studio-tabs") as tabs:
             with gr.Tab("Chat", id="chat"):
                 chat = build_chat_tab(
@@ -162,23 +188,29 @@ def build_app(settings: Settings, store: Store, answerers: Answerers) -> gr.Bloc
                     settings=settings,
                     first_choice=first_choice(settings),
                     send_to_review=partial(send_to_review, store),
-                    book=VoteBook(store.add_vote, store.votes, lambda path: export_votes(path, store.votes())),
+                    book=VoteBook(
+                        store.add_vote, store.votes, lambda path: export_votes(path, store.votes()), curators_only
+                    ),
                 )
             with gr.Tab("Dataset", id="dataset") as dataset_tab:
-                dataset = build_dataset_tab(store, settings)
+                dataset = build_dataset_tab(store, settings, sign_in.who)
             with gr.Tab("Review", id="review"):
-                build_review_tab(store, settings.reviewer)
+                build_review_tab(store, sign_in.who)
+            with gr.Tab("Team", id="team") as team_tab:
+                team = build_team_tab(store, sign_in.who)
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
                     settings,
                     counts=store.accepted_counts,
                     snapshot=lambda name: take_snapshot(settings, store, name),
                     bases=[settings.base_checkpoint],
+                    refusal=curators_only,
                 )
         # Reviewing changes what the Dataset and the Fine-tune tab count; a finished run is one more model to chat with.
         dataset_tab.select(
             dataset.refresh, dataset.inputs, dataset.shown, show_progress="hidden", api_visibility="private"
         )
+        team_tab.select(team.refresh, team.inputs, team.shown, show_progress="hidden", api_visibility="private")
         fine_tune_tab.select(
             training.refresh, training.selected_run, training.shown, show_progress="hidden", api_visibility="private"
         )
@@ -248,10 +280,11 @@ def example_faces(data_dir: Path) -> list[Path]:
     return paths
 
 
-def launch_options(settings: Settings) -> dict[str, Any]:
+def launch_options(settings: Settings, sign_in: SignIn) -> dict[str, Any]:
     """How the page is served: nothing leaves the machine or is kept of a visitor, of files only the example faces."""
     return {
         "server_port": PORT,
+        "app_kwargs": {"routes": sign_in_routes(sign_in)},
         "theme": theme(),
         "css_paths": STYLES,
         "js": SCRIPT.read_text(encoding="utf-8"),

@@ -13,14 +13,19 @@ from typing import Annotated, Any
 
 import typer
 
+from annotation.accounts.accounts_commands import app as accounts_app
+from annotation.agreement.agreement_commands import app as agreement_app
 from annotation.checks.check_commands import app as check_app
+from annotation.exports.export_commands import app as export_app
 from annotation.imports.import_commands import app as import_app
+from annotation.project_commands import app as project_app
 from annotation.seed import seed
 from annotation.statistics.stats_commands import app as stats_app
 from annotation.store import Store
 from annotation.teaching.generate_commands import app as generate_app
 from annotation.teaching.judge_commands import app as judge_app
 from annotation.teaching.probe_commands import app as probe_app
+from annotation.team.team_commands import app as team_app
 from annotation.vote_export import export_votes
 from facellm.config import load_settings
 from facellm.errors import FaceLLMError
@@ -37,16 +42,11 @@ app.add_typer(probe_app)
 app.add_typer(stats_app)
 app.add_typer(import_app)
 app.add_typer(check_app)
-
-
-@app.command("snapshot")
-def snapshot_command(
-    name: Annotated[str, typer.Argument(help="The snapshot's name, also of its folder below snapshots/.")],
-) -> None:
-    """Freeze the accepted and edited pairs as snapshots/NAME/examples.jsonl."""
-    with _store() as store:
-        taken = store.snapshot(name)
-        print(f"{store.data_dir / 'snapshots' / name / 'examples.jsonl'}: {taken.count} pairs, sha256 {taken.sha256}")
+app.add_typer(accounts_app)
+app.add_typer(team_app)
+app.add_typer(project_app)
+app.add_typer(export_app)
+app.add_typer(agreement_app)
 
 
 @app.command("seed")
@@ -131,7 +131,7 @@ def _ranking_line(standing: Standing, width: int, enough: bool) -> str:
 
 def _store() -> closing[Store]:
     """The store as it is."""
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))
 
 
 def main() -> None:

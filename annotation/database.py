@@ -1,4 +1,4 @@
-"""The database file: connections with the right pragmas, transactions, and migration to the newest schema.
+"""The database: connections, transactions, and migration to the newest schema; SQLite's here, see also postgresql.py.
 
 SQLAlchemy's default for SQLite begins a transaction only at the first write, so that what was read before it may be
 out of date; here every transaction begins explicitly, and one that writes takes the write lock before it reads.
@@ -7,21 +7,29 @@ out of date; here every transaction begins explicitly, and one that writes takes
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import alembic.command
 import alembic.config
 from alembic.migration import MigrationContext
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlmodel import Session
 
-from facellm.errors import DataError
+from annotation.postgresql import explain
+from facellm.errors import DataError, UnavailableError
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 BUSY_SECONDS = 30
+WRITING: Final = {"begin": "IMMEDIATE"}  # execution options: the transaction holds the write lock from its start
+READING: Final[dict[str, dict[str, Any]]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
 
 
 def connect(path: Path) -> Engine:
@@ -59,32 +67,74 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that sees the database as it is at its first query, whatever others write meanwhile."""
-    with Session(engine, expire_on_commit=False) as session:
+    """A session that sees the database as it is at its first query, whatever others write meanwhile.
+
+    Raises:
+        DataError: the database cannot be reached.
+    """
+    reader = engine.execution_options(**READING[engine.dialect.name])
+    with _told(engine), Session(reader, expire_on_commit=False) as session:
         yield session
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Session]:
-    """A session that holds the write lock from its start, and commits at the end unless something is raised."""
-    with Session(engine.execution_options(begin="IMMEDIATE"), expire_on_commit=False) as session, session.begin():
+    """A session that holds the write lock from its start, and commits at the end unless something is raised.
+
+    Raises:
+        DataError: the database cannot be reached, or somebody else has held the lock for half a minute.
+    """
+    writer = engine.execution_options(**WRITING)
+    with _told(engine), Session(writer, expire_on_commit=False) as session, session.begin():
         yield session
+
+
+@contextmanager
+def _told(engine: Engine) -> Iterator[None]:
+    """What happens to a database while it is used, as a sentence: a full disk, a lost connection, a lock."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, InternalError) as error:
+        if engine.dialect.name == "postgresql":
+            raise explain(error, engine.url) from error
+        raise UnavailableError(
+            f"{engine.url.database} cannot be used: {error.orig}. Try again when nothing else holds it and there is "
+            "room on the disk."
+        ) from error
+
+
+def insert_into(session: Session, table: type) -> Any:
+    """The INSERT of this database, which can be told what to do about a row that is there (`on_conflict_…`)."""
+    kinds: dict[str, Callable[..., Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+    return kinds[session.get_bind().dialect.name](table)
+
+
+def insert_new(session: Session, table: Any, row: dict[str, object]) -> int | None:
+    """Add a row unless a unique constraint says that it is there; return its id, None where it is."""
+    adding = insert_into(session, table).values(row).on_conflict_do_nothing().returning(table.id)
+    added: int | None = session.execute(adding).scalar()
+    return added
 
 
 def migrate(engine: Engine) -> None:
     """Bring the schema to the newest revision; several processes may do so at once.
 
-    Foreign keys are off meanwhile, because SQLite alters a table by dropping it for a changed copy; before the commit
-    they are checked instead.
+    In SQLite foreign keys are off meanwhile, because it alters a table by dropping it for a changed copy; before the
+    commit they are checked instead.
 
     Raises:
         DataError: a row refers to one that is not there; the database stays as it was.
     """
-    writer = engine.execution_options(begin="IMMEDIATE")
-    with writer.connect() as connection, _foreign_keys_off(connection), connection.begin():
+    is_sqlite = engine.dialect.name == "sqlite"
+    writer = engine.execution_options(**WRITING)
+    with (
+        writer.connect() as connection,
+        _foreign_keys_off(connection) if is_sqlite else nullcontext(),
+        connection.begin(),
+    ):
         before = MigrationContext.configure(connection).get_current_revision()
         alembic.command.upgrade(alembic_config(connection), "head")
-        if before != MigrationContext.configure(connection).get_current_revision():
+        if is_sqlite and before != MigrationContext.configure(connection).get_current_revision():
             _check_foreign_keys(connection)
 
 
@@ -116,6 +166,18 @@ def alembic_config(connection: Connection) -> alembic.config.Config:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     return config
+
+
+def is_of(dialect: str) -> Callable[..., bool]:
+    """For Alembic's comparison of schema and models: whether a part of the schema is to be compared here.
+
+    What the full-text search keeps is made by the migrations alone: no model is of it.
+    """
+    return lambda item, name, *_: (
+        item.info.get("dialect", dialect) == dialect
+        and name not in ("search", "ix_pairs_search")
+        and not str(name).startswith("pair_search")
+    )
 
 
 def write_revision(message: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import gradio as gr
 
+from annotation.accounts.identity import Who
 from annotation.generate_tab import QUIET, build_form, build_runs
 from annotation.statistics import stats_view
 from annotation.statistics.stats import stats
@@ -38,12 +39,13 @@ class DatasetTab:
     shown: list[Any]
 
 
-def build_dataset_tab(store: Store, settings: Settings) -> DatasetTab:
+def build_dataset_tab(store: Store, settings: Settings, who: Who) -> DatasetTab:
     """Build the tab inside the open Gradio context.
 
     Args:
         store: where everything is read from, and generated into.
         settings: the teachers, and the data directory for the commands.
+        who: tells who is asking; only curators may ask teachers.
     """
     numbers = gr.State()
     with gr.Row(elem_id="data"):
@@ -53,7 +55,7 @@ def build_dataset_tab(store: Store, settings: Settings) -> DatasetTab:
                 gr.HTML(NO_TEACHER, elem_id="data-no-teacher", padding=False)
             gr.HTML(IMPORT, elem_id="data-import", padding=False)
         with gr.Column(elem_id="data-main", scale=1, min_width=300):
-            runs = build_runs(store, settings, form)
+            runs = build_runs(store, settings, form, who)
             summary = gr.HTML(elem_id="data-summary", padding=False)
             with gr.Group(elem_id="data-plot-box"):
                 with gr.Row(elem_id="data-plot-choice"):
@@ -65,8 +67,12 @@ def build_dataset_tab(store: Store, settings: Settings) -> DatasetTab:
     counted, drawn = [numbers, summary, notable, by, measure, plot], [measure, plot]
     gr.on([by.input, measure.input], statistics.draw, [numbers, by, measure], drawn, **QUIET)
     runs.ended.change(statistics.refresh, [by, measure], counted, **QUIET)
+
+    def refresh(selected: str | None, by: str | None, measure: str | None, request: gr.Request) -> list[Any]:
+        return [*runs.refresh(selected, request), *statistics.refresh(by, measure)]
+
     return DatasetTab(
-        lambda selected, *chosen: [*runs.refresh(selected), *statistics.refresh(*chosen)],
+        refresh,
         [runs.selected, by, measure],
         [*runs.shown, *counted],
     )

@@ -1,8 +1,9 @@
 """The part of the Dataset tab that has answers written: a form for `python -m annotation generate`, and its runs.
 
-`build_form` and `build_runs` are called inside an open Gradio context. The one surprising fact: nobody who opens the
-page can name a server, or go on with a run from a terminal. The teachers are those of the settings, because the
-server's key goes to whatever address a teacher has, and only they are meant to be asked by visitors.
+`build_form` and `build_runs` are called inside an open Gradio context; only curators may start, stop and estimate. The
+one surprising fact: not even they can name a server, or go on with a run from a terminal. The teachers are those of the
+settings, because the server's key goes to whatever address a teacher has, and only they are meant to be asked from the
+page.
 """
 
 import html
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 import gradio as gr
 
+from annotation.accounts.identity import Who, refusal, require
 from annotation.fairface import AGES, MINORS
-from annotation.models import GenerationRun, Purpose, RunState, TaskState
+from annotation.models import GenerationRun, Purpose, Role, RunState, TaskState
 from annotation.store import Store
 from annotation.teaching import generation_process
 from annotation.teaching.estimate import second_answers
@@ -33,6 +35,7 @@ ALONE, TOGETHER = "One request each", "All in one request"
 PICTURES, MAX_COST = "Pictures", "Cost limit, USD"  # text fields: an empty number field would show 0
 CONSENT: Final = "I have read this, and may send these pictures to OpenAI."
 STOPPING: Final = "Stopping…"
+ASK: Final = "have answers written"
 ESTIMATING: Final = "<p>Estimating…</p>"
 QUIET: Final[dict[str, Any]] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
 
@@ -53,6 +56,7 @@ class Form:
     """What is asked of whom."""
 
     inputs: list[Any]  # teacher, attributes, together, limit, ages, max_cost, consent
+    may_not: gr.HTML  # why the buttons cannot be pressed
     estimate: gr.Button
     generate: gr.Button
     estimated: gr.HTML
@@ -65,7 +69,7 @@ class Runs:
     """The runs, and one of them in detail."""
 
     selected: gr.Radio
-    refresh: Callable[..., list[Any]]  # (the selected run) → updates of `shown`
+    refresh: Callable[..., list[Any]]  # (the selected run, the request) → updates of `shown`
     shown: list[Any]
     ended: gr.State  # changes when a run has ended
 
@@ -91,15 +95,16 @@ def build_form(settings: Settings) -> Form:
     with gr.Column(visible=False, elem_id="data-policy") as policy:
         gr.HTML(_policy_html(), padding=False)
         consent = gr.Checkbox(label=CONSENT, container=False)
+    may_not = gr.HTML(visible=False, elem_id="data-may-not", padding=False)
     with gr.Row(elem_id="data-buttons"):
         estimate = gr.Button("Estimate", min_width=100, elem_id="data-estimate")
         generate = gr.Button("Generate", variant="primary", min_width=100, elem_id="data-generate")
     estimated = gr.HTML(visible=False, elem_id="data-estimated", padding=False)
     inputs = [teacher, attributes, together, limit, ages, max_cost, consent]
-    return Form(inputs, estimate, generate, estimated, ages, policy)
+    return Form(inputs, may_not, estimate, generate, estimated, ages, policy)
 
 
-def build_runs(store: Store, settings: Settings, form: Form | None) -> Runs:
+def build_runs(store: Store, settings: Settings, form: Form | None, who: Who) -> Runs:
     """The runs with their progress, hidden while there are none; and what happens on all events of form and runs."""
     with gr.Column(visible=False, elem_id="data-runs-box") as box:
         head = gr.HTML(elem_id="data-head", padding=False)
@@ -112,8 +117,8 @@ def build_runs(store: Store, settings: Settings, form: Form | None) -> Runs:
     seen, ended = gr.State(""), gr.State("")
     timer = gr.Timer(TICK, active=False)
     view = [head, stop, go_on, log_box, log, seen, timer]
-    shown = [box, selected, *view] + ([form.ages] if form else [])
-    work = _Generation(store, settings, has_form=form is not None)
+    shown = [box, selected, *view] + ([form.ages, form.may_not, form.estimate, form.generate] if form else [])
+    work = _Generation(store, settings, who, has_form=form is not None)
     selected.input(work.show, selected, view, **QUIET)
     timer.tick(work.tick, [selected, seen], [ended, selected, *view], **QUIET)
     stop.click(work.stop, selected, stop, **QUIET)
@@ -135,25 +140,33 @@ def build_runs(store: Store, settings: Settings, form: Form | None) -> Runs:
 class _Generation:
     """What happens on the page's events. Nothing here is about one visitor, and nothing is kept between two events."""
 
-    def __init__(self, store: Store, settings: Settings, *, has_form: bool) -> None:
+    def __init__(self, store: Store, settings: Settings, who: Who, *, has_form: bool) -> None:
         self._store = store
+        self._who = who
         self._ledger = store.ledger
         self._settings = settings
         self._has_form = has_form
 
-    def refresh(self, selected: str | None) -> list[Any]:
+    def refresh(self, selected: str | None, request: gr.Request) -> list[Any]:
         """Everything anew; without a selected run the newest one is selected."""
         runs = self._ledger.runs(RUNS)
         run = _find(runs, selected)
-        form = [gr.update(visible=not self._store.label_values("age").isdisjoint(AGES))] if self._has_form else []
-        return [gr.update(visible=bool(runs)), self._list(runs, run), *self._view(run, runs), *form]
+        form = self._form(request) if self._has_form else []
+        return [gr.update(visible=bool(runs)), self._list(runs, run), *self._view(run, runs, request), *form]
 
-    def show(self, selected: str) -> list[Any]:
+    def _form(self, request: gr.Request) -> list[Any]:
+        """Ages are asked for where there are any, and the buttons are dead, with the reason, for who may not ask."""
+        why = refusal(self._who(request), Role.CURATOR, ASK)
+        pressed = gr.update(interactive=not why)
+        ages = gr.update(visible=not self._store.label_values("age").isdisjoint(AGES))
+        return [ages, gr.update(value=f"<p>{html.escape(why)}</p>", visible=bool(why)), pressed, pressed]
+
+    def show(self, selected: str, request: gr.Request) -> list[Any]:
         """Another run was selected."""
         runs = self._ledger.runs(RUNS)
-        return self._view(_find(runs, selected), runs)
+        return self._view(_find(runs, selected), runs, request)
 
-    def tick(self, selected: str | None, seen: str) -> list[Any]:
+    def tick(self, selected: str | None, seen: str, request: gr.Request) -> list[Any]:
         """Look at the runs that are going; what has not changed is not sent, so nothing flickers."""
         runs = self._ledger.runs(RUNS)
         run = _find(runs, selected)
@@ -161,7 +174,7 @@ class _Generation:
         if signature == seen:
             return [gr.skip()] * 9
         ended = _going(seen) - _going(signature)
-        return [signature if ended else gr.skip(), self._list(runs, run), *self._view(run, runs)]
+        return [signature if ended else gr.skip(), self._list(runs, run), *self._view(run, runs, request)]
 
     def consent_needed(self, teacher: str) -> Any:
         """Whether something has to be read before this teacher is asked."""
@@ -171,10 +184,11 @@ class _Generation:
         """Minors are left out where pictures go to OpenAI, unless somebody takes them in."""
         return [_ages(self._settings, teacher), self.consent_needed(teacher)]
 
-    def estimate(self, *form: Any) -> Iterator[Any]:
+    def estimate(self, request: gr.Request, *form: Any) -> Iterator[Any]:
         """What `python -m annotation generate … --dry-run` says."""
         yield gr.update(value=ESTIMATING, visible=True)
         try:
+            require(self._who(request), Role.CURATOR, ASK)
             found = generation_process.estimate(self._settings, self._options(*form))
         except FaceLLMError as error:
             _warn("No estimate", error)
@@ -182,24 +196,27 @@ class _Generation:
             return
         yield gr.update(value=_estimate_html(found))
 
-    def begin(self, *form: Any) -> Any:
+    def begin(self, request: gr.Request, *form: Any) -> Any:
         """Start `python -m annotation generate …`, and wait until its run is there."""
         teacher, consent = form[0], form[-1]
+        identity = self._who(request)
         try:
+            require(identity, Role.CURATOR, ASK)
             options = self._options(*form)
             if self._must_consent(teacher):
                 if not consent:
                     raise ConfigError("Read what is said about OpenAI above the button first, and tick its box.")
-                self._ledger.acknowledge(POLICY_SUBJECT, self._settings.reviewer)
+                self._ledger.acknowledge(POLICY_SUBJECT, identity.name)
             return self._start(self._settings.teachers[teacher].model, options)
         except FaceLLMError as error:
             _warn("Not started", error)
             raise gr.Error(visible=False, print_exception=False) from error  # so that nothing follows
 
-    def go_on(self, selected: str) -> Any:
+    def go_on(self, selected: str, request: gr.Request) -> Any:
         """The same command again: it asks only what has no answer yet."""
         run = self._ledger.run(selected)
         try:
+            require(self._who(request), Role.CURATOR, ASK)
             if run is None:
                 raise DataError("That run is no longer there. Reload the page.")
             if not self._is_ours(run):
@@ -209,8 +226,13 @@ class _Generation:
             _warn("Not started", error)
             raise gr.Error(visible=False, print_exception=False) from error
 
-    def stop(self, selected: str) -> Any:
+    def stop(self, selected: str, request: gr.Request) -> Any:
         """What is in flight is waited for; the next looks will show the run as stopped."""
+        try:
+            require(self._who(request), Role.CURATOR, "stop a run")
+        except FaceLLMError as error:
+            _warn("Not stopped", error)
+            return gr.skip()
         self._ledger.request_stop(selected)
         return gr.update(value=STOPPING, interactive=False)
 
@@ -252,7 +274,7 @@ class _Generation:
         choices = [(_run_label(each, self._look(each)), each.uuid) for each in runs]
         return gr.update(choices=choices, value=run.uuid if run else None)
 
-    def _view(self, run: GenerationRun | None, runs: Sequence[GenerationRun]) -> list[Any]:
+    def _view(self, run: GenerationRun | None, runs: Sequence[GenerationRun], request: gr.Request) -> list[Any]:
         """Updates for all that shows one run, and for the timer."""
         timer = gr.Timer(active=any(self._look(each) is View.RUNNING for each in runs))
         if run is None:
@@ -260,12 +282,12 @@ class _Generation:
         look, counts = self._look(run), self._ledger.task_counts(run.id or 0)
         log = generation_process.log_of(self._settings, run)
         running = look is View.RUNNING
+        may = self._who(request).may(Role.CURATOR)
+        word = STOPPING if run.stop_requested else "Stop"
         return [
             _head_html(run, look, counts),
-            gr.update(
-                visible=running, value=STOPPING if run.stop_requested else "Stop", interactive=not run.stop_requested
-            ),
-            gr.update(visible=self._is_ours(run) and _may_go_on(look, counts)),
+            gr.update(visible=running and may, value=word, interactive=not run.stop_requested),
+            gr.update(visible=may and self._is_ours(run) and _may_go_on(look, counts)),
             gr.update(visible=log is not None),
             generation_process.log_tail(log) if log else "",
             self._signature(run, runs),

@@ -4,8 +4,10 @@ A file is written beside its place and moved there, so that it is complete or ab
 same image at once.
 """
 
+import base64
 import hashlib
 import io
+import mimetypes
 from pathlib import Path
 from uuid import uuid4
 
@@ -38,3 +40,13 @@ def put_image(data_dir: Path, data: bytes, suffix: str) -> tuple[str, str]:
         partial.write_bytes(data)
         partial.replace(path)
     return sha256, relative.as_posix()
+
+
+def data_url(path: Path) -> str:
+    """The picture as part of a page, so that no directory has to be opened to the browser; empty if it is missing."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return ""
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -12,8 +12,9 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel, col, select
 
-from annotation.decisions import STATUS_AFTER
+from annotation.decisions import labels_of, put_verdict, replay
 from annotation.models import Decision, Image, ImageInput, Label, Pair, PairInput
+from annotation.new_pairs import GROUPS, Newcomers
 from facellm.data import Attribute
 
 CHUNK = 500  # images; SQLite allows some thousands of values in one IN
@@ -69,7 +70,8 @@ def insert_and_tell(session: Session, images: Sequence[ImageInput]) -> Ingested:
 def _insert_chunk(session: Session, images: Sequence[ImageInput]) -> Ingested:
     ids, new_images = _image_ids(session, images)
     labels, conflicts = _add_labels(session, images, ids)
-    return Ingested(new_images, labels, _add_pairs(session, images, ids), conflicts)
+    pairs = _add_pairs(session, images, ids)
+    return Ingested(new_images, labels, pairs, conflicts)
 
 
 def _image_ids(session: Session, images: Sequence[ImageInput]) -> tuple[dict[str, int], frozenset[str]]:
@@ -104,9 +106,17 @@ def _add_labels(
             for (image_id, name, source), value in new.items()
         ),
     )
+    _copy_to_pairs(session, new)
     stored = known | new
     conflicts = (LabelConflict(sha256, key[1], stored[key], value) for key, value, sha256 in given)
     return len(new), tuple(conflict for conflict in conflicts if conflict.stored != conflict.refused)
+
+
+def _copy_to_pairs(session: Session, new: dict[LabelKey, str]) -> None:
+    """Pairs that were there before their image's labels get them too."""
+    for (image_id, name, _), value in new.items():
+        if name in GROUPS:
+            session.execute(sa.update(Pair).where(col(Pair.image_id) == image_id).values({name: value}))
 
 
 def _add_pairs(session: Session, images: Sequence[ImageInput], ids: dict[str, int]) -> int:
@@ -117,11 +127,13 @@ def _add_pairs(session: Session, images: Sequence[ImageInput], ids: dict[str, in
     keys = sa.select(*(getattr(Pair, name) for name in ("image_id", "attribute", *_IDENTITY)))
     known = {tuple(row) for row in session.execute(keys.where(col(Pair.image_id).in_(ids.values())))}
     new = {key: pair for key, pair in given.items() if key not in known}
-    rows = [_pair_row(image_id, pair) for (image_id, *_), pair in new.items()]
+    newcomers = Newcomers(session, labels_of(session, {key[0] for key in new}))
+    rows = [newcomers.row(image_id, pair) for (image_id, *_), pair in new.items()]
     if any(pair.decision for pair in new.values()):
         _add(session, rows)
-        decided = zip(rows, new.values(), strict=True)
-        _add(session, (_decision_row(row, pair) for row, pair in decided if pair.decision))
+        decided = ((row, pair) for row, pair in zip(rows, new.values(), strict=True) if pair.decision)
+        for row, event in [(row, _decision_row(row, pair)) for row, pair in decided]:
+            _decide(session, row, event)
     elif rows:  # nobody asks for their ids, and without those SQLAlchemy is twice as fast
         session.execute(sa.insert(Pair), [row.model_dump(exclude={"id"}) for row in rows])
     return len(rows)
@@ -135,9 +147,13 @@ def _first_of_each(items: Iterable[tuple[Key, Value]]) -> dict[Key, Value]:
     return found
 
 
-def _pair_row(image_id: int, pair: PairInput) -> Pair:
-    decided = {} if pair.decision is None else {"status": STATUS_AFTER[pair.decision.action], "revision": 1}
-    return Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}) | decided)
+def _decide(session: Session, row: Pair, event: Decision) -> None:
+    """Add the decision that a pair comes with, and what it makes of the pair."""
+    session.add(event)
+    session.flush()
+    put_verdict(session, event.reviewer, row.id or 0, event)
+    now = replay([event], row.overlap)
+    row.status, row.verdicts, row.text, row.revision = now.status, now.verdicts, now.text, 1
 
 
 def _decision_row(row: Pair, pair: PairInput) -> Decision:

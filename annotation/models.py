@@ -8,12 +8,12 @@ up to.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import pydantic
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 from sqlmodel import Field, SQLModel
 
 from facellm.data import Attribute
@@ -21,13 +21,20 @@ from facellm.votes import Outcome
 
 
 class Status(StrEnum):
-    """What the decisions about a pair add up to."""
+    """What the decisions about a pair add up to; `annotation.decisions` has the rules."""
 
     PENDING = "pending"
     ACCEPTED = "accepted"
     EDITED = "edited"
     REJECTED = "rejected"
-    SKIPPED = "skipped"
+    SKIPPED = "skipped"  # by everybody who has seen it; others still get it
+    FLAGGED = "flagged"  # a reviewer wants a curator to look
+    DISPUTED = "disputed"  # the reviewers disagree
+
+    @property
+    def is_open(self) -> bool:
+        """Whether such pairs are still handed out to reviewers."""
+        return self in (Status.PENDING, Status.SKIPPED)
 
 
 class Action(StrEnum):
@@ -37,7 +44,27 @@ class Action(StrEnum):
     EDIT = "edit"
     REJECT = "reject"
     SKIP = "skip"
+    FLAG = "flag"  # with a note, for a curator
     UNDO = "undo"
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether it says something about the pair, and so counts for its overlap."""
+        return self in (Action.ACCEPT, Action.EDIT, Action.REJECT)
+
+
+class Role(StrEnum):
+    """What a person may do; each may also do what those before may."""
+
+    VISITOR = "visitor"  # look on, chat
+    REVIEWER = "reviewer"  # decide about pairs
+    CURATOR = "curator"  # settle disagreements, write guidelines, take snapshots, generate, train
+    ADMIN = "admin"  # accounts
+
+    @property
+    def rank(self) -> int:
+        """0 for a visitor, up to 3."""
+        return list(Role).index(self)
 
 
 class Reason(StrEnum):
@@ -117,6 +144,21 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+_IN_SQLITE, _IN_POSTGRESQL = {"dialect": "sqlite"}, {"dialect": "postgresql"}  # what only one of them has; see env.py
+_TOLD, _DIGEST = ("prompt_version", "teacher"), sa.text("md5(parameters)")
+_FILTERED = ("attribute", "race", "gender", "age", "suspicion", "run_id", "verdicts", "overlap")
+_UNPLACED: Final[dict[str, Any]] = {
+    f"{dialect}_where": sa.text("balance IS NULL") for dialect in ("sqlite", "postgresql")
+}
+_OPEN: Final[dict[str, Any]] = {
+    f"{dialect}_where": sa.text("status IN ('pending', 'skipped')") for dialect in ("sqlite", "postgresql")
+}
+_UNIQUE_FREE: Final[dict[str, Any]] = {
+    "unique": True,
+    "sqlite_where": sa.text("attribute IS NULL"),
+    "postgresql_where": sa.text("attribute IS NULL"),
+}
+SHUFFLE: Final = 2**31  # `Pair.shuffle` is below it
 FREE_QUESTION: Final = "free question"  # in the place of an attribute: the pairs that have none
 CURATED = (Status.ACCEPTED, Status.EDITED)  # what a snapshot takes unless told otherwise
 
@@ -141,6 +183,11 @@ def _text_enum(kind: type[StrEnum]) -> Any:
     return sa.Enum(
         kind, native_enum=False, create_constraint=False, length=32, values_callable=lambda e: [m.value for m in e]
     )
+
+
+def _stored_as(default: str) -> dict[str, Any]:
+    """What rows that were there before the column have in it; SQL."""
+    return {"server_default": sa.text(default)}
 
 
 def _now() -> datetime:
@@ -183,20 +230,29 @@ class Pair(SQLModel, table=True):
 
     __tablename__ = "pairs"
     __table_args__ = (
-        sa.UniqueConstraint("image_id", "attribute", "prompt_version", "teacher", "parameters"),
-        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own.
-        sa.Index(
-            "uq_pairs_free_question",
-            "image_id",
-            "prompt_version",
-            "teacher",
-            "parameters",
-            unique=True,
-            sqlite_where=sa.text("attribute IS NULL"),
-            postgresql_where=sa.text("attribute IS NULL"),
-        ),
-        sa.Index("ix_pairs_status", "status", "id"),
+        # To a unique constraint no two NULLs are equal, so pairs without an attribute need their own. PostgreSQL
+        # indexes no text of more than some kilobytes, as a chat's earlier turns are, so there its digest is unique.
+        sa.UniqueConstraint("image_id", "attribute", *_TOLD, "parameters", info=_IN_SQLITE),
+        sa.Index("uq_pairs_free_question", "image_id", *_TOLD, "parameters", info=_IN_SQLITE, **_UNIQUE_FREE),
+        sa.Index("uq_pairs_identity", "image_id", "attribute", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, unique=True),
+        sa.Index("uq_pairs_free_identity", "image_id", *_TOLD, _DIGEST, info=_IN_POSTGRESQL, **_UNIQUE_FREE),
         sa.Index("ix_pairs_attribute_status", "attribute", "status", "id"),
+        sa.Index("ix_pairs_run_id", "run_id"),
+        # The orders of the review queue, each with what its filters ask, so that no pair is read in vain.
+        sa.Index("ix_pairs_open_image", "image_id", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_shuffle", "shuffle", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_suspicion", sa.text("(-suspicion)"), "image_id", "id", *_FILTERED, **_OPEN),
+        sa.Index("ix_pairs_open_balance", "balance", "id", *_FILTERED, **_OPEN),
+        sa.Index(
+            "ix_pairs_facets",
+            *("status", "attribute", "race", "gender", "age", "suspicion", "run_id", "image_id", "shuffle", "balance"),
+        ),
+        sa.Index(
+            "ix_pairs_unplaced",
+            "id",
+            sqlite_where=sa.text("balance IS NULL"),
+            postgresql_where=sa.text("balance IS NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True)
@@ -209,13 +265,35 @@ class Pair(SQLModel, table=True):
     parameters: str = ""  # what else the teacher was told, such as a seed; part of the pair's identity
     status: Status = Field(default=Status.PENDING, sa_type=_text_enum(Status))
     revision: int = Field(default=0, ge=0)  # how many decisions it has had, undone ones too
+    text: str | None = None  # the edited answer that stands; None: the draft does
+    overlap: int = Field(default=1, ge=1, sa_column_kwargs=_stored_as("1"))  # by how many reviewers it is to be decided
+    verdicts: int = Field(default=0, ge=0, sa_column_kwargs=_stored_as("0"))  # by how many it has been
+    suspicion: int = Field(
+        default=0, ge=0, sa_column_kwargs=_stored_as("0")
+    )  # annotation.checks.flags.suspicion of its flags
+    race: str = Field(
+        default="", sa_column_kwargs=_stored_as("''")
+    )  # this and the next two: copies of the image's labels, so that a filter reads one table
+    gender: str = Field(default="", sa_column_kwargs=_stored_as("''"))
+    age: str = Field(default="", sa_column_kwargs=_stored_as("''"))
+    run_id: int | None = Field(default=None, foreign_key="generation_runs.id")  # that wrote it
+    shuffle: int = Field(
+        default=0, ge=0, lt=SHUFFLE, sa_column_kwargs=_stored_as("0")
+    )  # pseudo-random and fixed: an order, and a choice at random
+    balance: int | None = Field(default=None, sa_type=sa.BigInteger)  # its place in that order, once it has one
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+    @property
+    def stands(self) -> str:
+        """The answer that stands: the edited one where there is one, else the draft."""
+        return self.answer if self.text is None else self.text
 
 
 class Flag(SQLModel, table=True):
     """What an automatic check found in a pair."""
 
     __tablename__ = "flags"
+    __table_args__ = (sa.Index("ix_flags_check", "check", "pair_id"),)
 
     id: int | None = Field(default=None, primary_key=True)
     pair_id: int = Field(foreign_key="pairs.id", index=True)
@@ -246,7 +324,125 @@ class Decision(SQLModel, table=True):
     text: str | None = None  # the new answer of an edit
     milliseconds: int | None = Field(default=None, ge=0)  # from the pair being shown to the key
     undoes: str | None = Field(default=None, foreign_key="decisions.uuid", unique=True)  # the event that it takes back
+    note: str | None = None  # of a flag: what the curator is asked
+    settles: bool = Field(
+        default=False, sa_column_kwargs=_stored_as("false")
+    )  # a curator's last word, whatever the reviewers have said
+    blind: bool = Field(default=True, sa_column_kwargs=_stored_as("true"))  # without having seen what others said
+    lot: str | None = Field(default=None, min_length=36, max_length=36)  # decided together, so undone together
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Verdict(SQLModel, table=True):
+    """What stands of one reviewer's decisions about one pair, skips and flags too: derived from the events."""
+
+    __tablename__ = "verdicts"
+    __table_args__ = (sa.Index("ix_verdicts_reviewer", "reviewer", "pair_id"),)
+
+    pair_id: int = Field(foreign_key="pairs.id", primary_key=True)
+    reviewer: str = Field(min_length=1, primary_key=True)
+    decision_uuid: str = Field(foreign_key="decisions.uuid", min_length=36, max_length=36)
+    revision: int = Field(ge=1)  # of the decision: which came first
+    action: Action = Field(sa_type=_text_enum(Action))
+    reason: Reason | None = Field(default=None, sa_type=_text_enum(Reason))
+    text: str | None = None
+    note: str | None = None
+    settles: bool = False
+    blind: bool
+    created_at: datetime = Field(sa_type=UtcDateTime)  # of the decision
+
+
+class Lease(SQLModel, table=True):
+    """That a reviewer has a pair before him, so that nobody else is given it."""
+
+    __tablename__ = "leases"
+    __table_args__ = (sa.Index("ix_leases_reviewer", "reviewer"), sa.Index("ix_leases_expires_at", "expires_at"))
+
+    pair_id: int = Field(foreign_key="pairs.id", primary_key=True)
+    reviewer: str = Field(min_length=1, primary_key=True)
+    holder: str = Field(min_length=1, max_length=36)  # which of his windows: two of them get different pairs
+    expires_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Reviewer(SQLModel, table=True):
+    """An account: a person by name, and what he may do."""
+
+    __tablename__ = "reviewers"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str = Field(unique=True, min_length=1, max_length=40)
+    role: Role = Field(sa_type=_text_enum(Role))
+    password: str = ""  # a salted hash; empty: signs in by Hugging Face only
+    huggingface: str = ""  # user name there
+    session: int = 0  # raised to end all sessions
+    active: bool = True
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class ProjectValue(SQLModel, table=True):
+    """One of the things that the curators of a data set agree on, such as its guidelines."""
+
+    __tablename__ = "project"
+
+    key: str = Field(primary_key=True, min_length=1)
+    value: str  # JSON
+    who: str = Field(min_length=1)
+    updated_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Trap(SQLModel, table=True):
+    """A pair that is known to be bad, shown among the others to see who notices. It is no pair: it never gets out."""
+
+    __tablename__ = "traps"
+    __table_args__ = (sa.UniqueConstraint("reviewer", "before_pair"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    image_id: int = Field(foreign_key="images.id")
+    attribute: Attribute = Field(sa_type=_text_enum(Attribute))
+    question: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    kind: str = Field(min_length=1)  # what is wrong with it
+    made_from: int = Field(foreign_key="pairs.id", index=True)
+    reviewer: str = Field(min_length=1)  # for whom it was made, and nobody else
+    before_pair: int = Field(foreign_key="pairs.id", index=True)  # the pair that made it due
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class TrapAnswer(SQLModel, table=True):
+    """An event about a trap, undoes too. Rows are only ever added, and one that takes another back marks it."""
+
+    __tablename__ = "trap_answers"
+    __table_args__ = (sa.Index("ix_trap_answers_reviewer", "reviewer", "id"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    uuid: str = Field(unique=True, min_length=36, max_length=36)
+    trap_id: int = Field(foreign_key="traps.id", index=True)
+    reviewer: str = Field(min_length=1)
+    action: Action = Field(sa_type=_text_enum(Action))
+    reason: Reason | None = Field(default=None, sa_type=_text_enum(Reason))
+    text: str | None = None
+    note: str | None = None
+    milliseconds: int | None = Field(default=None, ge=0)
+    lot: str | None = Field(default=None, min_length=36, max_length=36)
+    undone: bool = False
+    created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+
+
+class Audit(SQLModel, table=True):
+    """One pair of a random sample of what was curated, looked at once more to estimate the remaining error."""
+
+    __tablename__ = "audits"
+
+    id: int | None = Field(default=None, primary_key=True)
+    pair_id: int = Field(foreign_key="pairs.id", index=True)
+    revision: int = Field(ge=0)  # of the pair when it was drawn: a later decision makes the audit one of another text
+    population: str = "{}"  # the JSON of the filter of what was drawn from
+    by_attribute: bool = False  # as many of each attribute, whatever their share
+    drawn_by: str = Field(min_length=1)
+    drawn_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
+    is_right: bool | None = None
+    auditor: str | None = None
+    judged_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
 
 
 class Snapshot(SQLModel, table=True):
@@ -400,20 +596,29 @@ class Acknowledgement(SQLModel, table=True):
     created_at: datetime = Field(default_factory=_now, sa_type=UtcDateTime)
 
 
+# A page may be left open for longer than the 24 days that an integer of PostgreSQL holds.
+Milliseconds = Annotated[int, AfterValidator(lambda value: min(value, 2**31 - 1))]
+
+
 class DecisionInput(BaseModel):
     """A decision as it comes from a browser, before it is known whether it can be stored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     uuid: UUID
-    pair_id: int
-    image_sha256: str  # with the revision: what the reviewer was looking at
-    revision: int = pydantic.Field(ge=0)
+    pair_id: int = pydantic.Field(ge=0, lt=2**31)
+    image_sha256: str  # with the next two: what the reviewer was looking at
+    revision: int = pydantic.Field(ge=0)  # how many decisions of his own about the pair his page knew of
+    others: int | None = pydantic.Field(
+        default=None, ge=0
+    )  # how many of others; None where it was shown open, without theirs
     action: Action
     reason: Reason | None = None
     text: str | None = pydantic.Field(default=None, max_length=20_000)
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    note: str | None = pydantic.Field(default=None, max_length=2_000)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
     undoes: UUID | None = None
+    lot: UUID | None = None
 
     @model_validator(mode="after")
     def _fields_fit_the_action(self) -> "DecisionInput":
@@ -423,6 +628,8 @@ class DecisionInput(BaseModel):
             raise ValueError("the edited answer is empty")
         if self.reason is not None and self.action is not Action.REJECT:
             raise ValueError("only a rejection has a reason")
+        if (self.action is Action.FLAG) != bool(self.note and self.note.strip()):
+            raise ValueError("a flag has a note that says what the curator is asked, and nothing else has one")
         if self.action is Action.UNDO and self.undoes is None:
             raise ValueError("an undo names the decision that it takes back")
         return self
@@ -452,7 +659,7 @@ class PastDecision(BaseModel):
     action: Action
     reason: Reason | None = None
     text: str | None = None
-    milliseconds: int | None = pydantic.Field(default=None, ge=0)
+    milliseconds: Milliseconds | None = pydantic.Field(default=None, ge=0)
 
 
 class ImageInput(BaseModel):

@@ -1,51 +1,78 @@
-"""In which order pairs are reviewed: as they were stored, or the most suspicious first.
+"""In which order pairs are reviewed, and how many there are: by image, shuffled, by suspicion, balanced.
 
-The one surprising fact: by suspicion, pairs with flags and pairs without are two queries. Together they would have to
-sort all pairs for each page; apart, the first sorts only what has flags, and the second reads on in the index.
+The one surprising fact: what is open is written into the SQL as literal text. An index of the open pairs alone serves a
+query only where the database can see that the query wants no others, and a bound parameter hides that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
-from annotation.checks.flags import suspicion_of_flags
-from annotation.models import FREE_QUESTION, Flag, Pair, Status
+from annotation.balance import place_new
+from annotation.models import Flag, Pair, Status
+from annotation.pair_filter import PairFilter
 from facellm.data import Attribute
+
+IS_OPEN: Final = sa.text("pairs.status IN ('pending', 'skipped')")
+Cursor = list[int]  # the place of a pair in an order: what it is ordered by
 
 
 class Order(StrEnum):
-    """Which pairs come, and which first."""
+    """Which pairs come first."""
 
-    STORED = "in order"
+    IMAGE = "by image"  # all about one face in a row
+    SHUFFLED = "shuffled"
     SUSPICIOUS = "most suspicious first"
-    FLAGGED = "only flagged ones"  # the most suspicious first, too
+    BALANCED = "balanced"  # see annotation.balance
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """What pairs are ordered by, ascending."""
+        return _COLUMNS[self]
 
 
-def next_pairs(
-    session: Session,
-    *,
-    attribute: Attribute | Literal["free question"] | None,
-    status: Status,
-    order: Order,
-    after: int,
-    below: int | None,
-    exclude: Iterable[int],
-    limit: int,
-) -> list[Pair]:
-    """The next pairs to look at; see `Store.queue`."""
-    query = select(Pair).where(Pair.status == status, col(Pair.id).not_in(list(exclude)))
-    if attribute is not None:
-        query = query.where(Pair.attribute == (None if attribute == FREE_QUESTION else attribute))
-    if order is Order.STORED:
-        return list(session.exec(query.where(col(Pair.id) > after).order_by(col(Pair.id)).limit(limit)).all())
-    pairs = [] if below == 0 else _flagged(session, query, after, below, limit)
-    if order is Order.SUSPICIOUS and len(pairs) < limit:
-        unflagged = query.where(~_has_flag(), col(Pair.id) > (after if below == 0 else 0)).order_by(col(Pair.id))
-        pairs += session.exec(unflagged.limit(limit - len(pairs))).all()
-    return pairs
+_COLUMNS: Final[dict[Order, tuple[Any, ...]]] = {
+    Order.IMAGE: (col(Pair.image_id), col(Pair.id)),
+    Order.SHUFFLED: (col(Pair.shuffle), col(Pair.id)),
+    Order.SUSPICIOUS: (-col(Pair.suspicion), col(Pair.image_id), col(Pair.id)),
+    Order.BALANCED: (col(Pair.balance), col(Pair.id)),
+}
+
+
+def cursor_of(pair: Pair, order: Order) -> Cursor:
+    """The place of a pair in an order."""
+    last = pair.id or 0
+    return {
+        Order.IMAGE: [pair.image_id, last],
+        Order.SHUFFLED: [pair.shuffle, last],
+        Order.SUSPICIOUS: [-pair.suspicion, pair.image_id, last],
+        Order.BALANCED: [pair.balance or 0, last],
+    }[order]
+
+
+def prepare(session: Session, order: Order) -> None:
+    """Do what an order needs done before pairs can be taken in it; the session writes."""
+    if order is Order.BALANCED:
+        place_new(session)
+
+
+def is_prepared(session: Session, order: Order) -> bool:
+    """Whether `prepare` would have nothing to do."""
+    unplaced = select(Pair.id).where(col(Pair.balance).is_(None)).limit(1)
+    return order is not Order.BALANCED or session.exec(unplaced).first() is None
+
+
+def browse(
+    session: Session, which: PairFilter, order: Order, *, after: Cursor | None, exclude: Collection[int], limit: int
+) -> Sequence[Pair]:
+    """The next pairs of a filter in an order; see `Store.browse`."""
+    query = select(Pair).where(*which.conditions(session), col(Pair.id).not_in(exclude))
+    if after is not None:
+        query = query.where(sa.tuple_(*order.columns) > sa.tuple_(*map(sa.literal, after)))
+    return session.exec(query.order_by(*order.columns).limit(limit)).all()
 
 
 def count_pairs(session: Session, *, flagged: bool) -> dict[Attribute | None, dict[Status, int]]:
@@ -62,17 +89,3 @@ def count_pairs(session: Session, *, flagged: bool) -> dict[Attribute | None, di
     for attribute, status, number in session.exec(query):
         counts[attribute][Status(status)] = number
     return counts
-
-
-def _flagged(session: Session, query: Any, after: int, below: int | None, limit: int) -> list[Pair]:
-    """Pairs with flags, the most suspicious first, those of equal suspicion by their ids."""
-    scored = select(Flag.pair_id, suspicion_of_flags().label("score")).group_by(col(Flag.pair_id)).subquery()
-    query = query.join(scored, scored.c.pair_id == Pair.id).order_by(scored.c.score.desc(), col(Pair.id))
-    if below is not None:
-        at_the_same = sa.and_(scored.c.score == below, col(Pair.id) > after)
-        query = query.where(sa.or_(scored.c.score < below, at_the_same))
-    return list(session.exec(query.limit(limit)).all())
-
-
-def _has_flag() -> Any:
-    return select(Flag.id).where(Flag.pair_id == Pair.id).exists()

@@ -81,7 +81,7 @@ class Draft:
 
 def open_seeded(settings: Settings) -> Store:
     """Open the store of the data directory; one without any image is given the seeded data set first."""
-    store = Store.open(settings.data_dir)
+    store = Store.of(settings)
     if settings.seed_faces and store.is_empty():
         seed(store, settings.seed_faces)
     return store

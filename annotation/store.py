@@ -1,6 +1,6 @@
 """The one door to the data: every query and every change of state of images, pairs, decisions and votes.
 
-    store = Store.open(data_dir)
+    store = Store.of(settings)
 
 A decision is an event that is only ever added; in the same transaction the pair's status is set to what its events
 add up to. It is refused with a `StaleError` when the pair has changed since the reviewer saw it, and storing the same
@@ -11,14 +11,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from alembic.util.exc import CommandError
 from PIL import Image as Pictures
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, func, select
 
+from annotation import leases
+from annotation.accounts.accounts import Accounts
+from annotation.agreement.ratings import Ratings, read_ratings
 from annotation.checks.findings import Finding
 from annotation.checks.flags import (
     Checkable,
@@ -34,8 +36,10 @@ from annotation.checks.flags import (
 )
 from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
-from annotation.decisions import append_decision, events_of, labels_of, standing, still_stands
+from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
+from annotation.exports.snapshots import snapshot_named, take_snapshot
+from annotation.facets import read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
 from annotation.models import (
@@ -49,9 +53,12 @@ from annotation.models import (
     Pair,
     Snapshot,
     Status,
+    Verdict,
 )
-from annotation.review_queue import Order, count_pairs, next_pairs
-from annotation.snapshots import take_snapshot
+from annotation.pair_filter import NO_FILTER, PENDING, PairFilter
+from annotation.postgresql import connect_postgresql, described, explain
+from annotation.project import ProjectStore
+from annotation.review_queue import Cursor, Order, browse, count_pairs, is_prepared, prepare
 from annotation.statistics.generation_stats import (
     Costs,
     TaskCounts,
@@ -62,9 +69,13 @@ from annotation.statistics.generation_stats import (
 )
 from annotation.statistics.group_stats import GroupStats, read_group_stats
 from annotation.teaching.ledger import Ledger
+from annotation.team.audits import AuditStore
+from annotation.team.team_numbers import TeamNumbers
+from annotation.team.traps import TrapStore, append_answer, is_trap
 from annotation.votes import count_votes, insert_vote, read_votes
+from facellm.config import Settings
 from facellm.data import Attribute
-from facellm.errors import ConfigError, DataError
+from facellm.errors import ConfigError, DataError, StaleError
 from facellm.votes import Vote
 
 DATABASE = "studio.db"
@@ -72,19 +83,24 @@ DATABASE = "studio.db"
 
 @dataclass(frozen=True)
 class PairView:
-    """A pair as a reviewer sees it: its image, labels and flags, and the decision that stands, if any."""
+    """A pair with its image, labels and flags, and what stands of every reviewer."""
 
     pair: Pair
     image: Image
     labels: dict[str, str]
-    decision: Decision | None
+    verdicts: tuple[Verdict, ...]  # oldest first; skips and flags too
     flags: tuple[Flag, ...]  # the most severe first
 
     @property
     def answer(self) -> str:
         """The text to show: the edited one where an edit stands, else the draft."""
-        edited = self.decision.text if self.decision else None
-        return self.pair.answer if edited is None else edited
+        return self.pair.stands
+
+    @property
+    def decision(self) -> Verdict | None:
+        """The newest decision that stands: a curator's last word where there is one."""
+        settled = [verdict for verdict in self.verdicts if verdict.settles]
+        return next(reversed(settled or self.verdicts), None)
 
     @property
     def suspicion(self) -> int:
@@ -100,22 +116,38 @@ class Store:
         self._engine = engine
         self.data_dir = data_dir
         self.ledger = Ledger(engine)  # what teachers were asked, and what it cost
+        self.accounts = Accounts(engine)  # who may sign in, and what they may do
+        self.project = ProjectStore(engine)  # guidelines, overlap
+        self.traps = TrapStore(engine, PairView)  # known-bad pairs among the others
+        self.audits = AuditStore(engine)  # a random sample of what was curated, looked at once more
+        self.team = TeamNumbers(engine)  # how far it has come, and how well its reviewers work
 
     @classmethod
-    def open(cls, data_dir: Path) -> "Store":
-        """Open the data directory's database at the newest schema; both are created where there is none.
+    def of(cls, settings: Settings) -> "Store":
+        """Open the store that the settings name; see `open`."""
+        return cls.open(settings.data_dir, settings.database)
+
+    @classmethod
+    def open(cls, data_dir: Path, database: str = "") -> "Store":
+        """Open the database at the newest schema; it and the data directory are created where there is none.
+
+        Args:
+            data_dir: where pictures and snapshots are.
+            database: the URL of a PostgreSQL database; empty for the SQLite file below the data directory.
 
         Raises:
-            ConfigError: the data directory cannot be used.
-            DataError: its studio.db is not a database, or not one of this program.
+            ConfigError: the data directory cannot be used, or the URL is none.
+            DataError: the database cannot be used, or is not one of this program.
         """
         with _explained(data_dir):
-            engine = connect(data_dir / DATABASE)
-            try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        engine = connect_postgresql(database) if database else connect(data_dir / DATABASE)
+        try:
+            with _explained(data_dir, engine.url):
                 migrate(engine)
-            except BaseException:
-                engine.dispose()
-                raise
+        except BaseException:
+            engine.dispose()
+            raise
         return cls(engine, data_dir)
 
     def close(self) -> None:
@@ -204,73 +236,144 @@ class Store:
 
     # Reviewing
 
-    def queue(
+    def browse(
         self,
+        which: PairFilter = PENDING,
+        order: Order = Order.IMAGE,
         *,
-        attribute: Attribute | Literal["free question"] | None = None,
-        status: Status = Status.PENDING,
-        order: Order = Order.STORED,
-        after: int = 0,
-        below: int | None = None,
-        exclude: Iterable[int] = (),
+        after: Cursor | None = None,
+        exclude: Collection[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
-        """The next pairs to look at: the eight pairs of one face follow each other, unless the order says otherwise.
+        """The next pairs of a filter to look at, by default the pending ones; nobody is kept from taking them.
 
         Args:
-            attribute: only pairs of this attribute, or FREE_QUESTION: only those without one; None for all.
-            status: only pairs of this status.
-            order: whether the most suspicious pairs come first, and whether those without a flag come at all.
-            after: only pairs that come after the pair of this id.
-            below: the suspicion of that pair; None, with `after` 0, begins at the start. In order it is not heeded.
+            which: only such pairs.
+            order: which come first.
+            after: the place of the last one that the caller has, see `cursor_of`; None begins at the start.
             exclude: ids that the caller has already.
             limit: at most so many.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
+        """
+        self._prepare(order)
+        with reading(self._engine) as session:
+            return _views(session, browse(session, which, order, after=after, exclude=exclude, limit=limit))
+
+    def _prepare(self, order: Order) -> None:
+        with reading(self._engine) as session:
+            if is_prepared(session, order):
+                return
+        with writing(self._engine) as session:
+            prepare(session, order)
+
+    def facets(self, which: PairFilter = NO_FILTER) -> dict[str, dict[str, int]]:
+        """What can be chosen for each field of a filter: field → value → how many pairs that would give.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
         """
         with reading(self._engine) as session:
-            pairs = next_pairs(
-                session,
-                attribute=attribute,
-                status=status,
-                order=order,
-                after=after,
-                below=below,
-                exclude=exclude,
-                limit=limit,
-            )
-            return _views(session, pairs)
+            return read_facets(session, which)
 
     def pairs(self, ids: Iterable[int]) -> list[PairView]:
-        """The pairs of these ids, in the order of their ids; unknown ids are left out."""
+        """The pairs of these ids, in the order of their ids, traps too; unknown ids are left out."""
+        ids = list(ids)
+        traps = [pair_id for pair_id in ids if is_trap(pair_id)]
         with reading(self._engine) as session:
-            query = select(Pair).where(col(Pair.id).in_(list(ids))).order_by(col(Pair.id))
+            query = select(Pair).where(col(Pair.id).in_(ids)).order_by(col(Pair.id))
+            views = _views(session, session.exec(query).all())
+        return [*views, *self.traps.views(traps)] if traps else views
+
+    def claim(
+        self,
+        reviewer: str,
+        holder: str,
+        which: PairFilter = NO_FILTER,
+        order: Order = Order.IMAGE,
+        *,
+        exclude: Collection[int] = (),
+        limit: int = 20,
+    ) -> list[PairView]:
+        """Lease the next open pairs to a window of a reviewer, so that nobody else is given them; see `leases`.
+
+        Args:
+            reviewer: who will decide them.
+            holder: his window.
+            which: only such pairs; its status is not looked at, since only open pairs are leased.
+            order: which come first.
+            exclude: ids that the window has already.
+            limit: at most so many.
+
+        Raises:
+            DataError: the filter's text has no word to look for.
+        """
+        with writing(self._engine) as session:
+            prepare(session, order)
+            conditions = which.model_copy(update={"status": ()}).conditions(session)
+            ids = leases.claim(session, reviewer, holder, conditions, order.columns, exclude=exclude, limit=limit)
+            query = select(Pair).where(col(Pair.id).in_(ids)).order_by(*order.columns)
             return _views(session, session.exec(query).all())
 
-    def decide(self, reviewer: str, decision: DecisionInput) -> Decision:
+    def renew(self, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
+        """Keep the leases of these pairs for their full time again; return those that the window holds.
+
+        A pair without a lease, as after an undo, is leased if it is open and nobody else has it.
+        """
+        with writing(self._engine) as session:
+            held = leases.renew(session, reviewer, holder, ids)
+            held |= leases.retake(session, reviewer, holder, set(ids) - held)
+        return held | self.traps.held(reviewer, ids)
+
+    def release(self, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:
+        """Give leases back: those of these ids, or all; of one window, or of the person."""
+        with writing(self._engine) as session:
+            leases.release(session, reviewer, holder, ids)
+
+    def leave(self, reviewer: str, holder: str) -> None:
+        """Have a window's leases end in 20 seconds, unless it comes back for them: it is closed or loaded anew."""
+        with writing(self._engine) as session:
+            leases.leave(session, reviewer, holder)
+
+    def decide(self, reviewer: str, decision: DecisionInput, *, may_settle: bool = False) -> Decision:
         """Store a decision and set the pair's status; the same UUID again changes nothing and returns what is stored.
+
+        Args:
+            reviewer: whose decision it is.
+            decision: about the pair as his page has shown it.
+            may_settle: whether his is the last word about what others have closed, flagged or disagree about.
 
         Raises:
             StaleError: the pair has changed since the reviewer saw it, or what is to be undone no longer stands.
             DataError: the pair does not exist, or is another one than the reviewer saw.
         """
         with writing(self._engine) as session:
-            stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
-            if stored is not None:
-                return stored
-            before = session.exec(select(Pair.status).where(Pair.id == decision.pair_id)).first()
-            event = append_decision(session, reviewer, decision)
-            if before is Status.EDITED or self._is_edited(session, decision.pair_id):
-                check_again(session, [decision.pair_id])  # another text stands now
-            return event
+            return _decide(session, reviewer, decision, may_settle=may_settle)
 
-    @staticmethod
-    def _is_edited(session: Session, pair_id: int) -> bool:
-        return session.exec(select(Pair.status).where(Pair.id == pair_id)).one() is Status.EDITED
+    def decide_lot(
+        self, reviewer: str, decisions: Sequence[DecisionInput], *, may_settle: bool = False
+    ) -> list[Decision]:
+        """Store several decisions, all or none; see `decide`."""
+        with writing(self._engine) as session:
+            return [_decide(session, reviewer, decision, may_settle=may_settle) for decision in decisions]
+
+    def own_revisions(self, reviewer: str, ids: Collection[int]) -> dict[int, int]:
+        """How many decisions of a reviewer each of these pairs has had; those without any are left out."""
+        query = select(Decision.pair_id, func.count()).where(
+            Decision.reviewer == reviewer, col(Decision.pair_id).in_(ids)
+        )
+        with reading(self._engine) as session:
+            own = dict(session.exec(query.group_by(col(Decision.pair_id))).all())
+        return own | self.traps.own_revisions(reviewer, ids) if any(map(is_trap, ids)) else own
 
     def history(self, reviewer: str, *, limit: int = 200) -> list[Decision]:
         """The reviewer's decisions that can still be undone, newest first, at most `limit` of them."""
         query = select(Decision).where(Decision.reviewer == reviewer, still_stands())
         with reading(self._engine) as session:
-            return list(session.exec(query.order_by(col(Decision.id).desc()).limit(limit)).all())
+            found = list(session.exec(query.order_by(col(Decision.id).desc()).limit(limit)).all())
+        found += self.traps.history(reviewer, limit)
+        return sorted(found, key=lambda decision: decision.created_at, reverse=True)[:limit]
 
     def events(self, pair_id: int) -> list[Decision]:
         """All that was ever decided about a pair, oldest first."""
@@ -363,21 +466,38 @@ class Store:
 
     def reviewer_counts(self) -> dict[str, int]:
         """How many events each reviewer has made, undone ones and undoes too."""
-        query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer).order_by(Decision.reviewer)
+        query = select(Decision.reviewer, func.count()).group_by(Decision.reviewer)
         with reading(self._engine) as session:
-            return dict(session.exec(query).all())
+            return dict(sorted(session.exec(query).all()))  # here, since each database has its own order of texts
+
+    def ratings(self) -> Ratings:
+        """The verdicts about all pairs that have those of at least two reviewers, for `measure_agreement`."""
+        with reading(self._engine) as session:
+            return read_ratings(session)
 
     # Snapshots
 
-    def snapshot(self, name: str, *, statuses: Sequence[str] = CURATED) -> Snapshot:
-        """Freeze the pairs of these statuses under a name, as `snapshots/NAME/examples.jsonl`.
+    def snapshot(self, name: str, pairs: PairFilter | None = None) -> Snapshot:
+        """Freeze pairs under a name, as `snapshots/NAME/examples.jsonl`.
 
         The same state of the same pairs has the same hash, whatever the name.
 
+        Args:
+            name: of the snapshot and its folder.
+            pairs: which ones; where it names no status, and unless given, those that are accepted or edited.
+
         Raises:
-            DataError: the name is taken or cannot be a folder's name, or there is no such pair.
+            DataError: the name is taken or cannot be a folder's name, there is no such pair, or the disk is full.
         """
-        return take_snapshot(self._engine, self.data_dir, name, [Status(status) for status in statuses])
+        return take_snapshot(self._engine, self.data_dir, name, pairs)
+
+    def find_snapshot(self, name: str) -> Snapshot:
+        """The snapshot of this name.
+
+        Raises:
+            DataError: there is none; the message names those that there are.
+        """
+        return snapshot_named(self._engine, name)
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, newest first."""
@@ -403,9 +523,11 @@ class Store:
 
 
 @contextmanager
-def _explained(data_dir: Path) -> Iterator[None]:
-    """What may be wrong with a data directory, as the sentence to show."""
+def _explained(data_dir: Path, url: URL | None = None) -> Iterator[None]:
+    """What may be wrong with a data directory or its database, as the sentence to show."""
     elsewhere = "set FACELLM_DATA_DIR to another folder"
+    is_file = url is None or url.get_backend_name() == "sqlite"
+    name = str(data_dir / DATABASE) if url is None or is_file else described(url)
     try:
         yield
     except OSError as error:
@@ -414,15 +536,36 @@ def _explained(data_dir: Path) -> Iterator[None]:
             f"to, or a place to make one; {elsewhere}."
         ) from error
     except DatabaseError as error:
+        if url is not None and not is_file:
+            raise explain(error, url) from error
         raise DataError(
-            f"{data_dir / DATABASE} cannot be used: {error.orig}. Expected a SQLite database that FaceLLM Studio has "
+            f"{name} cannot be used: {error.orig}. Expected a SQLite database that FaceLLM Studio has "
             f"made. Put a copy of yours in its place, or {elsewhere}."
         ) from error
     except CommandError as error:
         raise DataError(
-            f"{data_dir / DATABASE} has a schema that is not known here: {error}. It was made by a newer FaceLLM "
-            f"Studio, it seems; update this one, or {elsewhere}."
+            f"{name} has a schema that is not known here: {error}. It was made by a newer FaceLLM "
+            f"Studio, it seems; update this one, or {elsewhere if is_file else 'name another database'}."
         ) from error
+
+
+def _decide(session: Session, reviewer: str, decision: DecisionInput, *, may_settle: bool) -> Decision:
+    stored = session.exec(select(Decision).where(Decision.uuid == str(decision.uuid))).first()
+    if stored is not None:
+        return stored
+    which = select(Pair.text).where(Pair.id == decision.pair_id)
+    before = session.exec(which).first()
+    try:
+        if is_trap(decision.pair_id):
+            return append_answer(session, reviewer, decision)
+        event = append_decision(session, reviewer, decision, may_settle=may_settle)
+    except StaleError as error:
+        error.pair_id = decision.pair_id
+        raise
+    leases.release(session, reviewer, ids=[decision.pair_id])
+    if before != session.exec(which).one():
+        check_again(session, [decision.pair_id])  # another text stands now
+    return event
 
 
 def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
@@ -430,13 +573,13 @@ def _views(session: Session, pairs: Sequence[Pair]) -> list[PairView]:
     images = {image.id: image for image in session.exec(select(Image).where(col(Image.id).in_(image_ids)))}
     labels = labels_of(session, image_ids)
     ids = [pair.id for pair in pairs if pair.id is not None]
-    events, flags = events_of(session, ids), flags_of(session, ids)
+    verdicts, flags = verdicts_of(session, ids), flags_of(session, ids)
     return [
         PairView(
             pair,
             images[pair.image_id],
             labels[pair.image_id],
-            standing(events[pair.id or 0]),
+            tuple(verdicts[pair.id or 0]),
             tuple(_as_shown(flag, pair.status) for flag in flags[pair.id or 0]),
         )
         for pair in pairs

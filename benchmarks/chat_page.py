@@ -84,7 +84,7 @@ def main() -> None:
 
 def serve(answerers: Answerers, faces: list[Path]) -> str:
     """The tab's address."""
-    book = VoteBook(lambda vote: None, list, lambda path: None)
+    book = VoteBook(lambda vote: None, list, lambda path: None, lambda request, what: "")
     with gr.Blocks(analytics_enabled=False) as app, gr.Tabs(elem_id="studio-tabs"), gr.Tab("Chat"):
         build_chat_tab(
             answerers,

@@ -21,6 +21,7 @@ from sqlmodel import select  # noqa: E402
 
 from annotation.database import connect, reading  # noqa: E402
 from annotation.models import Pair, Status  # noqa: E402
+from annotation.pair_filter import PairFilter  # noqa: E402
 from annotation.seed import TRUTH_FILE, seed  # noqa: E402
 from annotation.store import DATABASE, Store  # noqa: E402
 from facellm.attributes import Measured, measure_model  # noqa: E402
@@ -69,7 +70,7 @@ def make_arms(data_dir: Path, faces: int) -> dict[str, list[Example]]:
     store = Store.open(data_dir)
     try:
         seed(store, faces)
-        store.snapshot("all", statuses=list(Status))
+        store.snapshot("all", PairFilter(status=tuple(Status)))
     finally:
         store.close()
     with reading(connect(data_dir / DATABASE)) as session:

@@ -26,6 +26,7 @@ from facellm.chat_session import ChatSession, Exchange, Round, messages_of
 from facellm.conversation import Request, Turn
 from facellm.data import Attribute
 from facellm.errors import DataError, FaceLLMError
+from facellm.permission import Refusal, check
 from facellm.ranking import ENOUGH_VOTES, Ranking, rank
 from facellm.votes import Outcome, Vote, hash_prompt
 
@@ -35,6 +36,7 @@ VERDICTS = {
     Outcome.TIE: "Equal",
     Outcome.BOTH_BAD: "Both bad",
 }
+DOWNLOAD = "download all votes"
 RULES = "Two models answer without their names. Ask, read both answers, and vote: then you see who they were."
 
 # For both panes, the verdicts and the line below; then for the text field, the status and the controls.
@@ -48,6 +50,7 @@ class VoteBook:
     record: Callable[[Vote], object]
     votes: Callable[[], list[Vote]]
     export: Callable[[Path], object]  # writes all votes to a .csv file
+    refusal: Refusal  # why somebody may not have that file
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def build_ranking() -> tuple[gr.Column, gr.HTML, gr.Button, gr.DownloadButton]:
     """
     with gr.Column(visible=False, elem_id="blind-ranking") as group, gr.Accordion("Ranking", open=False):
         ranking = gr.HTML(padding=False)
-        export = gr.Button("Download all votes", size="sm", scale=0)
+        export = gr.Button("Download all votes", size="sm", scale=0, visible=False)
         file = gr.DownloadButton("The file", elem_id="blind-file", elem_classes="blind-file")
     return group, ranking, export, file
 
@@ -204,8 +207,17 @@ class BlindEvents:
         """The ranking as it is now."""
         return ranking_html(rank(self._book.votes()))
 
-    def export(self) -> str:
-        """Write all votes to a file for the visitor to download."""
+    def arrive(self, request: gr.Request) -> list[Any]:
+        """The page was loaded: the ranking, and the button for all votes if they may be had."""
+        return [self.ranking(), gr.update(visible=not self._book.refusal(request, DOWNLOAD))]
+
+    def export(self, request: gr.Request) -> str:
+        """Write all votes to a file to download."""
+        try:
+            check(self._book.refusal, request, DOWNLOAD)
+        except FaceLLMError as error:
+            warn(str(error))
+            raise gr.Error(visible=False, print_exception=False) from error  # so that nothing is downloaded
         path = Path(tempfile.mkdtemp(dir=self._chat.pictures.cache)) / "votes.csv"
         self._book.export(path)
         return str(path)

@@ -125,7 +125,8 @@ def build_chat_tab(
     _connect_questions(chat, testing, all_eight, page, [page.panes, blind.shown, [shown_table]])
     _connect_panes(chat, page, list(senders))
     _connect_votes(testing, page, blind, ranking)
-    export.click(testing.export, None, file, **_QUIET).then(None, None, None, js=PRESS_DOWNLOAD)
+    export.click(testing.export, None, file, **_QUIET).success(None, None, None, js=PRESS_DOWNLOAD)
+    gr.on(None, testing.arrive, None, [ranking, export], **_QUIET)  # when the page is loaded
     page.clear.click(lambda: table([], []), None, shown_table, **_QUIET)
     page.box.stop(chat.stop, session, None, queue=False, **_QUIET)
     faces.select(chat.pick, page.box, [page.box, faces], **_QUIET)
@@ -199,7 +200,6 @@ def _connect_votes(blind: BlindEvents, page: _Page, parts: BlindParts, ranking: 
     for outcome, button in zip(VERDICTS, parts.verdicts, strict=True):
         button.click(partial(blind.vote, outcome), page.session, [*parts.shown, ranking], **_QUIET)
     page.clear.click(blind.clear, page.session, parts.shown, **_QUIET)
-    gr.on(None, blind.ranking, None, ranking, **_QUIET)  # when the page is loaded
 
 
 def _bar() -> tuple[gr.MultimodalTextbox, gr.HTML, gr.Button, dict[Attribute, gr.Button]]:

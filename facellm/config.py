@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,6 +31,8 @@ EMBEDDED_ADAPTER = EMBEDDED_DIR / "facellm-tiny"
 
 REAL_BASE = "OpenGVLab/InternVL3-1B-hf"
 REAL_CHECKPOINTS = {"FaceLLM-1B": "Idiap/FaceLLM-1B#model"}  # beside it, where there is a GPU
+
+OAUTH_VARIABLES = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
 
 
 class Endpoint(BaseModel):
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="FACELLM_", extra="forbid", frozen=True)
 
     data_dir: Path = Path("data")
+    database: str = Field(default="", repr=False)  # may hold a password
     base_model: str = "auto"
     adapter: str = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -89,6 +92,9 @@ class Settings(BaseSettings):
     remotes: dict[str, RemoteServer] = Field(default_factory=dict)
     teachers: dict[str, TeacherEndpoint] = Field(default_factory=dict)
     reviewer: str = Field(default="reviewer", min_length=1)
+    sign_in: Literal["auto", "local", "huggingface", "none"] = "auto"
+    admins: list[str] = Field(default_factory=list)
+    session_secret: SecretStr = SecretStr("")
     max_new_tokens: int = Field(default=160, ge=1, le=4096)
     max_image_mb: float = Field(default=10, gt=0)
     max_image_megapixels: float = Field(default=50, gt=0)
@@ -120,8 +126,24 @@ class Settings(BaseSettings):
 
     @property
     def command_environment(self) -> dict[str, str]:
-        """The environment for a command of ours that is to work on the same data directory."""
-        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir)}
+        """The environment for a command of ours that is to work on the same data."""
+        return os.environ | {"FACELLM_DATA_DIR": str(self.data_dir), "FACELLM_DATABASE": self.database}
+
+    @property
+    def is_on_space(self) -> bool:
+        """Whether this is a Hugging Face Space, which strangers can open."""
+        return os.environ.get("SYSTEM") == "spaces" and bool(os.environ.get("SPACE_ID"))
+
+    @property
+    def has_oauth(self) -> bool:
+        """Whether visitors can sign in with Hugging Face: a Space whose card says `hf_oauth: true`."""
+        return self.is_on_space and all(os.environ.get(name) for name in OAUTH_VARIABLES)
+
+    @property
+    def huggingface_admins(self) -> list[str]:
+        """The Hugging Face users who are admins whatever the accounts say: the named ones, else the Space's owner."""
+        owner = os.environ.get("SPACE_AUTHOR_NAME", "") if self.is_on_space else ""
+        return self.admins or [name for name in [owner] if name]
 
     @property
     def is_remote_only(self) -> bool:

@@ -145,13 +145,17 @@ class ContentHash:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+        self._encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode  # json.dumps makes one each time
 
     def of(self, examples: Iterable[Example]) -> Iterator[Example]:
         """Pass examples on, and take each into the hash."""
         for example in examples:
-            record: dict[str, Any] = example.model_dump(mode="json", exclude={"images"})
-            self._digest.update(json.dumps(record, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+            self.add(example.model_dump(mode="json", exclude={"images"}))
             yield example
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Take an example into the hash that is a JSON object already, without its `images`."""
+        self._digest.update(self._encode(record).encode() + b"\n")
 
     def hexdigest(self) -> str:
         """The hash of what has been passed on so far: 64 hex digits."""

@@ -17,6 +17,10 @@ class DataError(FaceLLMError):
     """A file, a row or an answer is not usable."""
 
 
+class UnavailableError(DataError):
+    """The database cannot be used at the moment; the same may succeed later."""
+
+
 class ImageError(DataError):
     """An image cannot be opened, or is larger than the limits."""
 
@@ -31,3 +35,9 @@ class BusyError(FaceLLMError):
 
 class StaleError(FaceLLMError):
     """The thing that was to be changed has been changed by somebody else meanwhile."""
+
+    pair_id: int | None = None  # of several that were to be changed together: which it is about
+
+
+class AccessError(FaceLLMError):
+    """Whoever asks may not do this."""

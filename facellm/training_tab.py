@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from facellm.config import Settings
 from facellm.data import Attribute
 from facellm.errors import ConfigError, DataError, FaceLLMError
 from facellm.jobs import RunStatus, SnapshotRef, State
+from facellm.permission import Refusal, check
 from facellm.prepare import configure, prepare, reserved_names
 from facellm.recipe import portable_name
 
@@ -32,6 +32,7 @@ NO_RUNS = "Press Fine-tune: the base model learns from your pairs, and the first
 NO_PAIRS = "No pairs to learn from yet. Accept some in the Review tab first."
 SHOWN_BY_TICK = 13  # outputs: the list of runs, and the view of one
 STOPPING = "Stopping…"
+START = "fine-tune a model"
 LABELS = {"epochs": "Epochs", "rank": "Rank", "learning_rate": "Learning rate"}
 NO_STEPS = "The curve begins with the first step."
 
@@ -42,7 +43,7 @@ class TrainingTab:
 
     chat_button: gr.Button  # "Chat with it"; only active for a run whose adapter the loaded base can use
     selected_run: gr.Radio  # the name of the selected run, which is its adapter's name, too
-    refresh: Callable[..., list[Any]]  # (the selected run) → updates of `shown`: read everything anew
+    refresh: Callable[..., list[Any]]  # (the selected run, the request) → updates of `shown`: read everything anew
     shown: list[Any]
 
 
@@ -52,6 +53,7 @@ def build_training_tab(
     counts: Callable[[], dict[Attribute | None, int]],
     snapshot: Callable[[str], SnapshotRef],
     bases: Sequence[str],
+    refusal: Refusal,
 ) -> TrainingTab:
     """Build the tab inside the open Gradio context.
 
@@ -60,8 +62,9 @@ def build_training_tab(
         counts: how many accepted pairs there are now, by attribute; None stands for free questions.
         snapshot: freezes the accepted pairs under a name.
         bases: the base models to choose from; the first is the usual one.
+        refusal: why somebody may not start, stop or delete a run.
     """
-    tuning = _Tuning(settings, counts, snapshot)
+    tuning = _Tuning(settings, counts, snapshot, refusal)
     usual = jobs.recipe(bases[0])
     with gr.Row(elem_id="tune"):
         with gr.Column(elem_id="tune-form", scale=0, min_width=300):
@@ -73,6 +76,7 @@ def build_training_tab(
                     epochs = gr.Number(
                         usual.epochs, label=LABELS["epochs"], precision=0, minimum=1, maximum=1000, min_width=100
                     )
+            may_not = gr.HTML(visible=False, elem_id="tune-may-not", padding=False)
             begin = gr.Button("Fine-tune", variant="primary", elem_id="tune-begin")
             with gr.Accordion("Advanced", open=False, elem_id="tune-advanced"), gr.Row():
                 rank = gr.Number(usual.rank, label=LABELS["rank"], precision=0, minimum=1, maximum=256, min_width=100)
@@ -98,7 +102,7 @@ def build_training_tab(
     timer = gr.Timer(TICK, active=False)
 
     run_view = [head, curve, stop, chat, delete, sure, keep, details, log, record, seen, timer]
-    shown = [pairs, name, selected, *run_view]
+    shown = [pairs, name, may_not, begin, selected, *run_view]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
     gr.on(None, tuning.refresh, selected, shown, **quiet)  # when the page is loaded
     selected.input(tuning.show, selected, run_view, **quiet)
@@ -107,7 +111,7 @@ def build_training_tab(
     started = begin.click(
         tuning.begin, [base, epochs, rank, rate, name], selected, **(quiet | {"concurrency_limit": 1})
     )
-    started.success(partial(tuning.refresh, clear_name=True), selected, shown, **quiet)
+    started.success(tuning.start_over, selected, shown, **quiet)
     stop.click(tuning.stop, selected, stop, **quiet)
     delete.click(tuning.ask_delete, selected, [doomed, chat, delete, sure, keep], **quiet)
     keep.click(tuning.show, selected, run_view, **quiet)
@@ -123,45 +127,57 @@ class _Tuning:
         settings: Settings,
         counts: Callable[[], dict[Attribute | None, int]],
         snapshot: Callable[[str], SnapshotRef],
+        refusal: Refusal,
     ) -> None:
         self._settings = settings
+        self._refusal = refusal
         self._runs_dir = settings.runs_dir
         self._counts = counts
         self._snapshot = snapshot
 
-    def refresh(self, selected: str | None, *, clear_name: bool = False) -> list[Any]:
+    def refresh(self, selected: str | None, request: gr.Request) -> list[Any]:
         """Everything anew; without a selected run the newest one is selected."""
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
-        name: dict[str, Any] = {"placeholder": jobs.next_name(self._runs_dir, reserved_names(self._settings))}
+        why = self._refusal(request, START)
         return [
             _pairs_html(self._counts()),
-            gr.update(**name, value="") if clear_name else gr.update(**name),
+            gr.update(placeholder=jobs.next_name(self._runs_dir, reserved_names(self._settings))),
+            gr.update(value=f'<p class="tune-empty">{html.escape(why)}</p>', visible=bool(why)),
+            gr.update(interactive=not why),
             _runs_list(runs, run),
-            *self._view(run, runs),
+            *self._view(run, runs, request),
         ]
 
-    def show(self, selected: str) -> list[Any]:
+    def start_over(self, selected: str | None, request: gr.Request) -> list[Any]:
+        """A run was started: everything anew, and an empty name for the next."""
+        pairs, name, *others = self.refresh(selected, request)
+        return [pairs, name | {"value": ""}, *others]
+
+    def show(self, selected: str, request: gr.Request) -> list[Any]:
         """Another run was selected."""
         runs = jobs.list_runs(self._runs_dir)
-        return self._view(_find(runs, selected), runs)
+        return self._view(_find(runs, selected), runs, request)
 
-    def tick(self, selected: str | None, seen: str) -> list[Any]:
+    def tick(self, selected: str | None, seen: str, request: gr.Request) -> list[Any]:
         """Look at the run that is going; what has not changed is not sent, so nothing flickers."""
         runs = jobs.list_runs(self._runs_dir)
         run = _find(runs, selected)
         if _signature(run, runs) == seen:
             return [gr.skip()] * SHOWN_BY_TICK
-        return [_runs_list(runs, run), *self._view(run, runs)]
+        return [_runs_list(runs, run), *self._view(run, runs, request)]
 
     def defaults(self, base: str) -> list[Any]:
         """Another base was chosen: the numbers that suit it."""
         config = jobs.recipe(base)
         return [config.epochs, config.rank, config.learning_rate]
 
-    def begin(self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str) -> Any:
+    def begin(
+        self, base: str, epochs: int | None, rank: int | None, rate: float | None, name: str, request: gr.Request
+    ) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it."""
         try:
+            check(self._refusal, request, START)
             jobs.check_free(self._runs_dir)
             reserved = reserved_names(self._settings)
             name = name.strip() or jobs.next_name(self._runs_dir, reserved)
@@ -179,8 +195,13 @@ class _Tuning:
             raise gr.Error(visible=False, print_exception=False) from error  # so that nothing follows
         return gr.update(choices=[name], value=name)
 
-    def stop(self, selected: str) -> Any:
+    def stop(self, selected: str, request: gr.Request) -> Any:
         """The run saves its adapter first; the next looks will show it as stopped."""
+        try:
+            check(self._refusal, request, "stop a run")
+        except FaceLLMError as error:
+            _warn("Not stopped", error)
+            return gr.skip()
         jobs.stop(self._runs_dir / selected)
         return gr.update(value=STOPPING, interactive=False)
 
@@ -189,28 +210,32 @@ class _Tuning:
         hidden, label = gr.update(visible=False), f"Delete {selected} for good"
         return [selected, hidden, hidden, gr.update(value=label, visible=True), gr.update(visible=True)]
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, request: gr.Request) -> None:
         """Delete a run: what `python -m facellm delete RUN` does."""
         try:
+            check(self._refusal, request, "delete a run")
             jobs.delete(jobs.find_run(self._runs_dir / name, self._runs_dir))
         except FaceLLMError as error:
             _warn("Not deleted", error)
 
-    def _view(self, run: RunStatus | None, runs: Sequence[RunStatus]) -> list[Any]:
+    def _view(self, run: RunStatus | None, runs: Sequence[RunStatus], request: gr.Request) -> list[Any]:
         """Updates for all that shows one run, and for the timer."""
         timer = gr.Timer(active=any(each.state is State.RUNNING for each in runs))
         if run is None:
             hidden = gr.update(visible=False)
             return [_empty_html(), *[hidden] * 7, "", None, "", timer]
         running = run.state is State.RUNNING
+        may = not self._refusal(request, START)
         record = run.config and jobs.load_record(run.path)
         no_chat = self._no_chat(run)
         return [
             _head_html(run, no_chat),
             _curve(run),
-            gr.update(visible=running, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping),
+            gr.update(
+                visible=running and may, value=STOPPING if run.stopping else "Stop", interactive=not run.stopping
+            ),
             gr.update(visible=not running, interactive=run.adapter is not None and not no_chat),
-            gr.update(visible=not running),
+            gr.update(visible=not running and may),
             gr.update(visible=False),
             gr.update(visible=False),
             gr.update(visible=True, open=True) if run.state is State.FAILED else gr.update(visible=True),

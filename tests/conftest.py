@@ -1,4 +1,7 @@
-"""Fixtures shared by the tests: a data directory of their own, a tiny model, a headless browser."""
+"""Fixtures shared by the tests: a data directory of their own, databases, a tiny model, a headless browser.
+
+A test that takes `database`, itself or by its store, runs on SQLite and on PostgreSQL: `pytest_generate_tests`.
+"""
 
 import asyncio
 import os
@@ -8,6 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgresql_server import TEMPLATE, PostgresServer, missing, postgres_server
+
+from annotation.database import migrate
+from annotation.postgresql import connect_postgresql
 
 # Before torch is imported: the suite runs in parallel processes on few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,10 +37,45 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data directory, named in FACELLM_DATA_DIR so that subprocesses use it too, and a free port for them."""
     folder = tmp_path / "data"
     monkeypatch.setenv("FACELLM_DATA_DIR", str(folder))
+    monkeypatch.setenv("FACELLM_DATABASE", "")  # SQLite there, whatever the developer's own is
     with socket.socket() as probe:  # an app on the usual port must not be in the way
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setenv("GRADIO_SERVER_PORT", str(probe.getsockname()[1]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with a migrated database to copy, or a skip where there can be none."""
+    if why := missing():
+        pytest.skip(why)
+    with postgres_server() as server:
+        server.run(f"CREATE DATABASE {TEMPLATE}")
+        engine = connect_postgresql(server.url(TEMPLATE))
+        migrate(engine)
+        engine.dispose()
+        yield server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what takes `database` on both; where a module says MOSTLY_ON_SQLITE, only what is marked `both_databases`."""
+    if "database" in metafunc.fixturenames:
+        marked = metafunc.definition.get_closest_marker("both_databases")
+        both = marked or not getattr(metafunc.module, "MOSTLY_ON_SQLITE", False)
+        metafunc.parametrize("database", ["sqlite", "postgresql"] if both else ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty database for `Store.open`, once of each kind; in FACELLM_DATABASE so that subprocesses use it too."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.new_database(TEMPLATE)
+    monkeypatch.setenv("FACELLM_DATABASE", server.url(name))
+    yield server.url(name)
+    server.drop(name)
 
 
 @pytest.fixture(autouse=True)

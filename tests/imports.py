@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from raw_sql import rows
+from sqlalchemy.exc import DatabaseError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,8 +56,7 @@ def counts(numbers: dict[str, Any]) -> tuple[int, int, int, int]:
 
 def query(data_dir: Path, sql: str) -> list[tuple[Any, ...]]:
     """Ask the database, past the store."""
-    with sqlite3.connect(f"file:{data_dir / 'studio.db'}?mode=ro", uri=True, timeout=30) as connection:
-        return connection.execute(sql).fetchall()
+    return rows(data_dir, sql)
 
 
 def kill_once_there_are(table: str, data_dir: Path, *arguments: object) -> int:
@@ -74,5 +74,5 @@ def kill_once_there_are(table: str, data_dir: Path, *arguments: object) -> int:
 def _rows(data_dir: Path, table: str) -> int:
     try:
         return query(data_dir, f"SELECT count(*) FROM {table}")[0][0]
-    except sqlite3.OperationalError:
+    except DatabaseError:
         return 0  # the file or the table is not there yet

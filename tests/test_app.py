@@ -126,7 +126,7 @@ def review_three_pairs(page: Any) -> None:
         pair = page.locator(".desk").get_attribute("data-pair")
         page.keyboard.press(key)
         if key == "e":
-            page.locator(".desk textarea").wait_for()
+            page.locator(".desk .editor").wait_for()
             page.keyboard.press("Control+End")
             page.keyboard.type(" A newcomer wrote this.")
             page.keyboard.press("Control+Enter")
@@ -145,7 +145,7 @@ def decided(data_dir: Path) -> dict[Status, int]:
         store.close()
 
 
-@pytest.mark.parametrize("name", ["Chat", "Dataset", "Review", "Fine-tune"])
+@pytest.mark.parametrize("name", ["Chat", "Dataset", "Review", "Fine-tune", "Team"])
 def test_a_phone_shows_all_of_it(studio: Studio, browser: Any, name: str) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     page = context.new_page()

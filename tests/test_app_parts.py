@@ -12,7 +12,6 @@ from openai_server import BASE_MODEL, OpenAIServer
 from rendered_examples import make_examples
 
 import app
-from annotation.models import Status
 from annotation.store import Store
 from facellm import jobs
 from facellm.chat_session import Exchange, Picture
@@ -86,7 +85,7 @@ def test_what_is_sent_to_review_waits_there_with_its_provenance(data_dir: Path) 
         said = app.send_to_review(store, "run-1", "runs/run-1/adapter@abc", asked, earlier)
         assert said == "Sent: what run-1 answered waits in the Review tab."
         app.send_to_review(store, "run-1", "runs/run-1/adapter@abc", asked, earlier)
-        (view,) = store.queue(status=Status.PENDING, limit=10)
+        (view,) = store.browse(limit=10)
     pair = view.pair
     assert (pair.question, pair.answer, pair.attribute, pair.teacher) == ("Is this a hat?", "No.", None, "run-1")
     told = json.loads(pair.parameters)

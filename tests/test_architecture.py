@@ -66,6 +66,12 @@ def test_module_says_what_it_is(path: Path) -> None:
     assert docstring, "every module opens with its purpose"
 
 
+def test_whoever_has_settings_opens_the_store_that_they_name() -> None:
+    """`Store.open(settings.data_dir)` would leave the team's database out without a word."""
+    sources = [path for path in [*MODULES, Path("app.py")] if path.name != "store.py"]
+    assert [str(path) for path in sources if "Store.open(" in (ROOT / path).read_text(encoding="utf-8")] == []
+
+
 def test_functions_are_annotated() -> None:
     """mypy checks it too; here tests of the rule cannot be switched off by its configuration."""
     bare = []

@@ -42,6 +42,7 @@ from annotation.teaching.teacher import Ask, Next, Parameters, Teacher
 from facellm.data import Attribute
 from facellm.remote_server import Server
 
+MOSTLY_ON_SQLITE = True
 PRICE = Price(input=2.5, cached_input=1.25, output=10.0, batch_factor=0.5)
 TWO = (Attribute.POSE, Attribute.SKIN)
 PARAMETERS = Parameters()
@@ -77,8 +78,8 @@ class SteeredServer(TeacherServer):
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    store = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    store = Store.open(data_dir, database)
     yield store
     store.close()
 
@@ -161,6 +162,7 @@ def check_complete(store: Store, server: SteeredServer, pairs: int) -> None:
 # All goes well
 
 
+@pytest.mark.both_databases
 def test_all_is_asked_once_and_has_its_provenance(store: Store, server: SteeredServer) -> None:
     fill(store, 5)
     server.behaviour.share_cached = 0.5
@@ -507,6 +509,7 @@ def test_the_cost_limit_is_kept_before_anything_is_sent(store: Store, server: St
 # Leaving and coming back
 
 
+@pytest.mark.both_databases
 def test_who_leaves_collects_later_and_the_first_run_is_then_done(store: Store, server: SteeredServer) -> None:
     fill(store, 4)
     server.behaviour.batch_seconds = 3600

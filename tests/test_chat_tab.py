@@ -14,6 +14,7 @@ import pytest
 from gradio.utils import get_upload_folder
 from gradio_client import Client, handle_file
 from lively_model import LANGUAGE_LINEARS, save_adapter, save_lively
+from people import nobody_is_refused
 from PIL import Image
 
 from facellm.answerers import BASE, Answerers
@@ -209,7 +210,7 @@ class App:
                 settings=settings,
                 first_choice=[BASE, "tuned"],
                 send_to_review=self._send,
-                book=VoteBook(self.votes.append, lambda: self.votes, self._export),
+                book=VoteBook(self.votes.append, lambda: self.votes, self._export, nobody_is_refused),
             )
         self.served.append(blocks)
         styles = [str(ROOT / "facellm" / name) for name in ("studio.css", "chat.css")]
@@ -707,7 +708,7 @@ def test_a_round_is_voted_on_once_whatever_is_clicked(app: App) -> None:
         votes.append(vote)
 
     chat = ChatEvents(app.answerers, Pictures(load_settings()), [], load_settings(), [BASE], lambda *_: "")
-    blind = BlindEvents(chat, VoteBook(slow_record, lambda: votes, lambda _: None))
+    blind = BlindEvents(chat, VoteBook(slow_record, lambda: votes, lambda _: None, nobody_is_refused))
     done = [Exchange("Q", (picture(1),), answer="A face.", done=True) for _ in range(2)]
     session = ChatSession(blind=Round((BASE, "tuned"), ("base", "tuned@1"), 1, (done[0], done[1])))
     with ThreadPoolExecutor(4) as clicks:

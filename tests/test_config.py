@@ -100,8 +100,10 @@ def test_teachers_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_command_works_on_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACELLM_SEED_FACES", "7")
-    environment = Settings(data_dir=tmp_path).command_environment
+    url = "postgresql://ana@db/facellm"
+    environment = Settings(data_dir=tmp_path, database=url).command_environment
     assert (environment["FACELLM_DATA_DIR"], environment["FACELLM_SEED_FACES"]) == (str(tmp_path), "7")
+    assert environment["FACELLM_DATABASE"] == url
 
 
 def test_a_command_takes_an_adapter_by_its_name(data_dir: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from made_generation import add_face, add_run, add_task, biased
+from people import cleo
 from sqlmodel import col, update
 
 from annotation.database import writing
@@ -53,7 +54,7 @@ def opened(browser: Any, store: Store) -> Iterator[Any]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with gr.Blocks() as app:
-        tab = build_dataset_tab(store, load_settings())
+        tab = build_dataset_tab(store, load_settings(), cleo)
         app.load(tab.refresh, tab.inputs, tab.shown, show_progress="hidden")
     try:
         _, url, _ = app.launch(
@@ -186,9 +187,9 @@ def test_a_run_from_a_terminal_is_shown_but_does_not_go_on_from_the_page(browser
 def test_a_stale_button_starts_nothing_either(store: Store) -> None:
     with writing(store._engine) as session:
         run = add_run(session, options=json.dumps({"model": "gpt-x"}))
-    work = _Generation(store, load_settings(), has_form=True)
+    work = _Generation(store, load_settings(), cleo, has_form=True)
     with pytest.warns(UserWarning, match="Go on with it in a terminal"), pytest.raises(gr.Error):
-        work.go_on(run.uuid)
+        work.go_on(run.uuid, gr.Request())
     assert not (store.data_dir / "generation").exists()
 
 
@@ -257,6 +258,6 @@ def test_without_a_teacher_the_tab_says_how_to_have_one(browser: Any, store: Sto
 @pytest.mark.usefixtures("teachers")
 def test_everything_on_the_page_is_private(store: Store) -> None:
     with gr.Blocks() as page:
-        build_dataset_tab(store, load_settings())
+        build_dataset_tab(store, load_settings(), cleo)
     assert page.fns
     assert {function.api_visibility for function in page.fns.values()} == {"private"}

@@ -6,7 +6,7 @@ python -m pytest tests/test_exchanges.py
 import io
 import json
 import multiprocessing
-import sqlite3
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +15,11 @@ from uuid import uuid4
 
 import pytest
 from PIL import Image
+from raw_sql import rows
+from sqlalchemy.exc import IntegrityError
 
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Status
+from annotation.pair_filter import PairFilter
 from annotation.seed import seed
 from annotation.statistics.stats import stats
 from annotation.store import PairView, Store
@@ -57,8 +60,8 @@ def accept(store: Store, pair_id: int) -> None:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -129,7 +132,7 @@ def test_another_exchange_is_another_pair(store: Store, attribute: Attribute | N
 
 def test_an_exchange_about_a_known_picture_joins_it(store: Store) -> None:
     seed(store, 1)
-    known = store.queue(status=Status.ACCEPTED, limit=1)[0]
+    known = store.browse(PairFilter(status=(Status.ACCEPTED,)), limit=1)[0]
     view = view_of(store, send(store, (store.data_dir / known.image.path).read_bytes(), attribute=Attribute.POSE))
     assert view.image == known.image
     assert view.labels == known.labels != {}
@@ -157,17 +160,17 @@ def test_what_cannot_be_reviewed_is_refused_and_leaves_nothing(
         send(store, **change)
     assert len(str(caught.value).splitlines()) == 1
     assert isinstance(caught.value, ImageError) == ("RGB" in message or "image" in message)
-    assert store.queue() == []
+    assert store.browse() == []
     assert not (store.data_dir / "images").exists()
 
 
 def test_free_questions_are_reviewed_counted_and_frozen_like_all_pairs(store: Store) -> None:
     seed(store, 2)
-    pending = len(store.queue(limit=100))
+    pending = len(store.browse(limit=100))
     free, pose = send(store), send(store, attribute=Attribute.POSE)
-    assert [view.pair.id for view in store.queue(limit=100)][pending:] == [free, pose]
-    assert [view.pair.id for view in store.queue(attribute=FREE_QUESTION)] == [free]
-    assert pose in [view.pair.id for view in store.queue(attribute=Attribute.POSE)]
+    assert [view.pair.id for view in store.browse(limit=100)][pending:] == [free, pose]
+    assert [view.pair.id for view in store.browse(PairFilter(attribute=FREE_QUESTION))] == [free]
+    assert pose in [view.pair.id for view in store.browse(PairFilter(attribute=Attribute.POSE), limit=5000)]
     assert store.counts()[None] == dict.fromkeys(Status, 0) | {Status.PENDING: 1}
     before = store.accepted_counts()
     accept(store, free)
@@ -192,11 +195,17 @@ def test_the_database_itself_refuses_a_second_one(store: Store, data_dir: Path) 
         columns = (
             "image_id, attribute, question, answer, teacher, prompt_version, parameters, status, revision, created_at"
         )
-        with (
-            sqlite3.connect(data_dir / "studio.db") as connection,
-            pytest.raises(sqlite3.IntegrityError, match="UNIQUE"),
-        ):
-            connection.execute(f"INSERT INTO pairs ({columns}) SELECT {columns} FROM pairs WHERE id = ?", [pair])
+        with pytest.raises(IntegrityError, match="(?i)unique"):
+            rows(data_dir, f"INSERT INTO pairs ({columns}) SELECT {columns} FROM pairs WHERE id = {pair}")
+
+
+def test_a_long_conversation_is_known_again(store: Store) -> None:
+    turns = [["Q?", random.Random(turn).randbytes(1000).hex()] for turn in range(20)]
+    told = json.dumps({"earlier": turns})
+    for attribute in (None, Attribute.POSE):
+        pair = send(store, attribute=attribute, parameters=told)
+        assert send(store, attribute=attribute, parameters=told) == pair
+        assert send(store, attribute=attribute, parameters=json.dumps({"earlier": turns[:-1]})) != pair
 
 
 def test_threads_that_send_one_exchange_make_one_pair(store: Store) -> None:
@@ -216,21 +225,21 @@ def test_threads_that_send_one_exchange_make_one_pair(store: Store) -> None:
     assert store.counts()[None][Status.PENDING] == 5
 
 
-def _open_and_send(data_dir: Path) -> None:
-    store = Store.open(data_dir)
+def _open_and_send(data_dir: Path, database: str) -> None:
+    store = Store.open(data_dir, database)
     for number in range(5):
         send(store, answer=f"Answer {number}.")
     store.close()
 
 
-def test_processes_that_send_one_exchange_make_one_pair(data_dir: Path) -> None:
+def test_processes_that_send_one_exchange_make_one_pair(data_dir: Path, database: str) -> None:
     spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_open_and_send, args=(data_dir,)) for _ in range(2)]
+    processes = [spawn.Process(target=_open_and_send, args=(data_dir, database)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     assert (store.image_count(), store.counts()[None][Status.PENDING]) == (1, 5)
     store.close()

@@ -43,6 +43,7 @@ def run(path: Path, images: Path, *more: str) -> dict[str, Any]:
     return summary("import-fairface", path, "--images", images, *more)
 
 
+@pytest.mark.usefixtures("database")
 def test_the_official_rows_come_in_with_their_labels_and_bytes(data_dir: Path, tmp_path: Path) -> None:
     if not OFFICIAL.is_file():
         pytest.skip(f"{OFFICIAL.name} is not in ../shared/data")
@@ -279,6 +280,7 @@ def test_a_rerun_lists_the_same_and_what_is_new_comes_in(data_dir: Path, images:
     assert len(query(data_dir, "SELECT * FROM images")) == 3
 
 
+@pytest.mark.usefixtures("database")
 def test_an_image_known_from_elsewhere_gets_its_labels(data_dir: Path, images: Path, tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.json"
     turns = [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Nobody."}]
@@ -320,7 +322,7 @@ def test_an_import_goes_on_after_a_kill(data_dir: Path, tmp_path: Path) -> None:
     stored = query(data_dir, "SELECT path, sha256, source FROM images ORDER BY id")
     assert [source for *_, source in stored] == [f"fairface:{name}" for name in names]
     assert all(hashlib.sha256((data_dir / path).read_bytes()).hexdigest() == sha for path, sha, _ in stored)
-    assert query(data_dir, "SELECT name, count(*) FROM labels GROUP BY name") == [
+    assert query(data_dir, "SELECT name, count(*) FROM labels GROUP BY name ORDER BY name") == [
         *(("age", 2000), ("gender", 2000), ("race", 2000), ("service_test", 2000))
     ]
     assert counts(summary(*arguments)) == (2000, 0, 2000, 0)

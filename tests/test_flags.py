@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,10 +18,12 @@ import pytest
 from annotation.checks.checking import CHECKS, run_checks
 from annotation.checks.findings import Finding
 from annotation.models import Action, DecisionInput, ImageInput, PairInput, Severity, Status
-from annotation.review_queue import Order
+from annotation.pair_filter import PENDING, PairFilter
+from annotation.review_queue import Order, cursor_of
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 
+MOSTLY_ON_SQLITE = True
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = {"age": "20-29", "gender": "Female", "race": "Indian"}
 RIGHT = "She is an Indian woman in her twenties."
@@ -30,8 +33,8 @@ REFUSED = "I'm sorry, I can't help with that."
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -71,7 +74,8 @@ def decide(store: Store, pair_id: int, action: Action, *, text: str | None = Non
         uuid=uuid,
         pair_id=pair_id,
         image_sha256=view.image.sha256,
-        revision=view.pair.revision,
+        revision=view.pair.revision,  # all decisions here are ana's
+        others=0,
         action=action,
         text=text,
         undoes=None if undoes is None else undoes,
@@ -84,6 +88,7 @@ def checks_of(store: Store, pair_id: int) -> list[str]:
     return [flag.check for flag in view_of(store, pair_id).flags]
 
 
+@pytest.mark.both_databases
 def test_a_run_writes_flags_whose_spans_lie_in_the_answer(store: Store) -> None:
     add(store, [RIGHT, WRONG, VERY_WRONG, REFUSED])
     assert store.flagged_count() == 0
@@ -107,6 +112,7 @@ def test_a_run_writes_flags_whose_spans_lie_in_the_answer(store: Store) -> None:
     assert store.flag_counts() == {"contradiction": 2, "leak": 1, "refusal": 1}
 
 
+@pytest.mark.both_databases
 def test_again_nothing_changes_and_what_no_longer_fires_is_gone(store: Store) -> None:
     add(store, [WRONG, VERY_WRONG])
     run_checks(store)
@@ -123,6 +129,7 @@ def test_again_nothing_changes_and_what_no_longer_fires_is_gone(store: Store) ->
     assert set(before) == {flag.id for pair in (1, 2) for flag in view_of(store, pair).flags}
 
 
+@pytest.mark.both_databases
 def test_flags_follow_the_text_that_stands(store: Store) -> None:
     add(store, [WRONG, RIGHT])
     run_checks(store)
@@ -139,6 +146,7 @@ def test_flags_follow_the_text_that_stands(store: Store) -> None:
     assert checks_of(store, 2) == []
 
 
+@pytest.mark.both_databases
 def test_a_decision_during_a_check_is_not_overwritten(store: Store) -> None:
     add(store, [WRONG])
     (seen,) = store.checkable()
@@ -148,9 +156,10 @@ def test_a_decision_during_a_check_is_not_overwritten(store: Store) -> None:
     assert checks_of(store, 1) == []
 
 
-def test_reviewers_go_on_while_all_pairs_are_checked(store: Store, data_dir: Path) -> None:
+@pytest.mark.both_databases
+def test_reviewers_go_on_while_all_pairs_are_checked(store: Store, data_dir: Path, database: str) -> None:
     add(store, [WRONG, RIGHT] * 600)
-    second = Store.open(data_dir)
+    second = Store.open(data_dir, database)
     checker = threading.Thread(target=run_checks, args=(second,))
     checker.start()
     edited = 0
@@ -170,38 +179,40 @@ def test_pairs_can_be_flagged_as_they_come_in(store: Store) -> None:
     assert checks_of(store, 2) == []
 
 
-def walk(store: Store, order: Order, size: int, **filters: Status) -> list[int]:
-    """All pairs in an order, page by page as the desk fetches them."""
+def walk(store: Store, order: Order, size: int, **fields: Any) -> list[int]:
+    """All pairs of a filter in an order, page by page as the desk fetches them."""
     shown: list[int] = []
-    after, below = 0, None
-    while page := store.queue(order=order, after=after, below=below, limit=size, **filters):
+    after, which = None, PairFilter(**({"status": (Status.PENDING,)} | fields))
+    while page := store.browse(which, order, after=after, limit=size):
         shown += [view.pair.id or 0 for view in page]
-        after, below = page[-1].pair.id or 0, page[-1].suspicion
+        after = cursor_of(page[-1].pair, order)
     return shown
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
 def test_the_most_suspicious_come_first_and_each_pair_once(store: Store, size: int) -> None:
     add(store, [RIGHT, WRONG, RIGHT, VERY_WRONG, WRONG, RIGHT, REFUSED])
     run_checks(store)
-    assert walk(store, Order.STORED, size) == [1, 2, 3, 4, 5, 6, 7]
+    assert walk(store, Order.IMAGE, size) == [1, 2, 3, 4, 5, 6, 7]
     assert walk(store, Order.SUSPICIOUS, size) == [4, 2, 5, 7, 1, 3, 6]
-    assert walk(store, Order.FLAGGED, size) == [4, 2, 5, 7]
+    assert walk(store, Order.SUSPICIOUS, size, flag="any") == [4, 2, 5, 7]
     decide(store, 2, Action.ACCEPT)
     assert walk(store, Order.SUSPICIOUS, size) == [4, 5, 7, 1, 3, 6]
-    assert walk(store, Order.FLAGGED, size, status=Status.ACCEPTED) == [2]
+    assert walk(store, Order.SUSPICIOUS, size, flag="any", status=(Status.ACCEPTED,)) == [2]
     assert store.counts(flagged=True)[Attribute.DEMOGRAPHIC] == dict.fromkeys(Status, 0) | {
         Status.PENDING: 3,
         Status.ACCEPTED: 1,
     }
-    assert [view.pair.id for view in store.queue(order=Order.SUSPICIOUS, exclude=[4, 5], limit=2)] == [7, 1]
+    assert [view.pair.id for view in store.browse(PENDING, Order.SUSPICIOUS, exclude=[4, 5], limit=2)] == [7, 1]
 
 
+@pytest.mark.both_databases
 def test_severity_outweighs_number(store: Store) -> None:
     add(store, [RIGHT] * 3)
     note, warning, error = (Finding("x", severity, "A reason.") for severity in Severity)
     store.replace_flags(("x",), {1: [note] * 3, 2: [warning] * 3, 3: [error]}, {1: 0, 2: 0, 3: 0})
-    assert walk(store, Order.FLAGGED, 2) == [3, 2, 1]
+    assert walk(store, Order.SUSPICIOUS, 2, flag="any") == [3, 2, 1]
 
 
 def check_command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import raw_sql
 from openai_server import OpenAIServer
 from PIL import Image as Pictures
 from teacher_server import TeacherServer
@@ -33,15 +33,16 @@ from annotation.teaching.teacher import Parameters, Teacher
 from facellm.data import Attribute
 from facellm.remote_server import Server
 
+MOSTLY_ON_SQLITE = True
 ROOT = Path(__file__).resolve().parent.parent
 PRICE = Price(input=2.5, cached_input=1.25, output=10.0, batch_factor=0.5)
 IMAGES = 6
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """Six small pictures with FairFace labels."""
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     images = []
     for number in range(IMAGES):
         data = encode_png(Pictures.new("RGB", (32, 32), (40 * number, 90, 200)))
@@ -88,14 +89,14 @@ def run_command(server: TeacherServer, *more: str, **environment: str) -> subpro
 
 
 def rows(store: Store, query: str) -> list[tuple]:
-    with sqlite3.connect(store.data_dir / "studio.db") as connection:
-        return connection.execute(query).fetchall()
+    return raw_sql.rows(store.data_dir, query)
 
 
 def ends(outcome: Outcome) -> dict[TaskState, int]:
     return {state: number for state, number in (outcome.progress.ends or {}).items() if number}
 
 
+@pytest.mark.both_databases
 def test_every_question_is_asked_once_and_becomes_a_pair(store: Store, server: TeacherServer) -> None:
     outcome = generate(store, server)
     assert (outcome.state, ends(outcome)) == (RunState.DONE, {TaskState.OK: IMAGES * 8})
@@ -109,6 +110,7 @@ def test_every_question_is_asked_once_and_becomes_a_pair(store: Store, server: T
     assert (again.state, again.progress.total, len(server.records)) == (RunState.DONE, 0, IMAGES * 8)
 
 
+@pytest.mark.both_databases
 def test_a_pair_knows_where_it_comes_from(store: Store, server: TeacherServer) -> None:
     generate(store, server, attributes=(Attribute.POSE,), limit=1)
     query = (
@@ -127,12 +129,13 @@ def test_a_pair_knows_where_it_comes_from(store: Store, server: TeacherServer) -
     assert row[8:] == (64, server.base_url)
 
 
+@pytest.mark.both_databases
 def test_an_answer_is_checked_as_it_comes(store: Store) -> None:
     identity = Plan("teacher", "{}").identity(combined=False)
     answer = "Based on the provided label, this is a woman who looks at the camera."
     with store.ledger.writing() as session:
-        first = add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity)
-        assert add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity) == first
+        first = add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity, None)
+        assert add_pair(session, 1, {}, Attribute.DEMOGRAPHIC, answer, identity, None) == first
     found = rows(store, "SELECT pair_id, span_start FROM flags WHERE \"check\" = 'leak'")
     assert [pair_id for pair_id, _ in found] == [first]
 
@@ -144,6 +147,7 @@ def test_the_stored_question_has_no_hint_and_the_request_has(store: Store, serve
     assert question == "Describe the demographic attributes of the image based on the visual information."
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("per_image", [False, True])
 def test_faults_are_overcome(store: Store, server: TeacherServer, per_image: bool) -> None:
     server.behaviour.change(share_429=0.1, share_5xx=0.1, share_hang_up=0.05, retry_after_ms=10)
@@ -195,6 +199,7 @@ def test_eight_in_one_request(store: Store, server: TeacherServer) -> None:
     assert generate(store, server, per_image=True).progress.total == 0
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("behaviour", ["share_refused", "share_cut", "share_invalid_json", "share_bad_attribute"])
 def test_what_fails_together_is_asked_alone(store: Store, server: TeacherServer, behaviour: str) -> None:
     server.behaviour.change(**{behaviour: 0.6})
@@ -296,6 +301,7 @@ def test_a_broken_picture_is_one_failure(store: Store, server: TeacherServer) ->
     assert rows(store, "SELECT DISTINCT error FROM attempts WHERE state = 'error'")[0][0].startswith("The image file")
 
 
+@pytest.mark.both_databases
 def test_half_a_character_ends_its_own_question_and_not_the_run(store: Store) -> None:
     """No database takes it; with it would go all that is written in the same transaction."""
     with OpenAIServer() as server:
@@ -375,6 +381,7 @@ def test_a_cost_limit_that_cannot_be_kept_ends_the_run(store: Store, server: Tea
     assert rows(store, "SELECT count(*) FROM pairs") == [(IMAGES * 8,)]
 
 
+@pytest.mark.both_databases
 def test_after_a_kill_only_what_was_in_flight_is_asked_again(store: Store, server: TeacherServer) -> None:
     server.behaviour.change(latency_s=0.15)
     most_in_flight = 3

@@ -52,6 +52,7 @@ from annotation.teaching.verdicts import (
 from facellm.data import Attribute
 from facellm.errors import ConfigError
 
+MOSTLY_ON_SQLITE = True
 ROOT = Path(__file__).resolve().parent.parent
 JUDGE = "claude-x"
 GOOD = "The head faces the camera. It is not tilted."
@@ -80,9 +81,9 @@ def decision(action: Action) -> PastDecision:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """Four pairs to judge, two of them wrong; a free question and a visitor's picture are none."""
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     add_image(store, 1, LABELS, (pair(GOOD), pair(BAD, Attribute.DETAIL), pair("?", None)))
     add_image(store, 2, {}, (pair(BAD), pair(GOOD, Attribute.DETAIL)))
     add_image(store, 3, LABELS, (pair(BAD),), CHAT)
@@ -186,10 +187,11 @@ def test_a_share_is_the_same_each_time_and_holds_the_smaller_one() -> None:
     assert drawn([], str, share=0.5) == []
 
 
+@pytest.mark.both_databases
 def test_low_scores_become_flags_and_every_verdict_is_in_the_ledger(store: Store, server: OpenAIServer) -> None:
     outcome = judge(server)
     assert (outcome["state"], outcome["finished"], outcome["ends"]) == ("done", 4, {"ok": 4})
-    bad = [each for each in store.queue(limit=9) if each.pair.answer == BAD and each.image.source != CHAT]
+    bad = [each for each in store.browse(limit=9) if each.pair.answer == BAD and each.image.source != CHAT]
     flags = rows(store, Flag)
     assert {flag.pair_id for flag in flags} == {each.pair.id for each in bad}
     for flag in flags:
@@ -200,7 +202,7 @@ def test_low_scores_become_flags_and_every_verdict_is_in_the_ledger(store: Store
     assert all(task.pair_id is None for task in rows(store, Task)), "no pair comes of a verdict"
     assert sorted(read_verdict(each.raw).score for each in rows(store, Attempt)) == [1, 1, 5, 5]
     assert [run.purpose for run in rows(store, GenerationRun)] == [Purpose.JUDGE]
-    assert len(store.queue(limit=99)) == 6, "no new pairs"
+    assert len(store.browse(limit=99)) == 6, "no new pairs"
 
 
 @pytest.mark.usefixtures("store")
@@ -281,7 +283,7 @@ def test_only_the_pairs_that_are_meant_are_judged(store: Store, server: OpenAISe
 
 
 def test_an_edited_pair_gets_no_flag_for_its_draft(store: Store, server: OpenAIServer) -> None:
-    (view,) = [each for each in store.queue(limit=9) if each.pair.id == 2]
+    (view,) = [each for each in store.browse(limit=9) if each.pair.id == 2]
     edit = {"uuid": uuid4(), "pair_id": 2, "image_sha256": view.image.sha256, "revision": 0, "action": "edit"}
     store.decide("ada", DecisionInput.model_validate(edit | {"text": GOOD}))
     judge(server)
@@ -311,6 +313,7 @@ def test_a_judge_of_the_teachers_family_is_refused_unless_it_is_meant(server: Op
     assert judge(server, "--same-family", model="o3")["finished"] == 4
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("store")
 def test_a_dry_run_sends_nothing_and_says_how_much(server: OpenAIServer) -> None:
     rough = judge(server, "--dry-run", "--price", "2,10")
@@ -346,6 +349,7 @@ def judged(store: Store, server: OpenAIServer, actions: Callable[[int], Action],
     return found
 
 
+@pytest.mark.both_databases
 def test_verdicts_are_compared_with_what_people_decided(store: Store, server: OpenAIServer) -> None:
     kinds = {0: Action.REJECT, 1: Action.ACCEPT, 2: Action.ACCEPT, 3: Action.EDIT, 4: Action.REJECT, 5: Action.ACCEPT}
     found = judged(store, server, lambda number: kinds[number % 6], 210)

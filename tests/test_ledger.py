@@ -35,9 +35,9 @@ PLAN = Plan(teacher="big", parameters="{}", attributes=(Attribute.POSE, Attribut
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
+def store(data_dir: Path, database: str) -> Iterator[Store]:
     """Four labelled images, and one that a visitor sent."""
-    store = Store.open(data_dir)
+    store = Store.open(data_dir, database)
     images = [image(number, labels={"age": age}) for number, age in enumerate(AGES)]
     store.ingest([*images, image(9, source=CHAT)])
     yield store

@@ -72,6 +72,7 @@ def test_fairfacegpt_comes_in_with_its_attributes(data_dir: Path, images: Path, 
     assert counts(run(write(tmp_path, *items), images)) == (32, 32, 0, 0), "by another teacher they are other pairs"
 
 
+@pytest.mark.usefixtures("database")
 def test_pairs_join_the_images_that_are_known(data_dir: Path, images: Path, tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("file,age,gender,race,service_test\nval/1.jpg,3-9,Male,White,True\n")
@@ -236,7 +237,7 @@ def test_decisions_survive_a_second_import(data_dir: Path, images: Path, tmp_pat
     from annotation.store import Store  # noqa: PLC0415
 
     store = Store.open(data_dir)
-    view = store.queue(limit=1)[0]
+    view = store.browse(limit=1)[0]
     decision = DecisionInput(
         uuid="01234567-89ab-4def-8123-456789abcdef",
         pair_id=view.pair.id or 0,

@@ -28,6 +28,7 @@ from annotation.teaching.teacher_image import blank_url, teacher_url
 from facellm import face_text, faces
 from facellm.data import Attribute
 
+MOSTLY_ON_SQLITE = True
 MODEL = "some-teacher"
 PEOPLE = (
     {"age": "20-29", "gender": "Female", "race": "East Asian"},
@@ -72,8 +73,8 @@ def all_at_once(body: dict[str, Any]) -> str:
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    store = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    store = Store.open(data_dir, database)
     for number, labels in enumerate(PEOPLE):
         add_image(store, number, labels)
     yield store
@@ -139,6 +140,7 @@ def test_a_teacher_that_only_repeats_is_found_out(server: OpenAIServer) -> None:
             assert of["echo"]["low"] == pytest.approx(0.51, abs=0.01), "four faces are not many"
 
 
+@pytest.mark.both_databases
 def test_a_teacher_that_looks_is_not_suspected(server: OpenAIServer, looks: Callable[[dict[str, Any]], str]) -> None:
     server.answer = looks
     run(server, "generate", "--attributes", "demographic")
@@ -154,7 +156,7 @@ def test_a_teacher_that_looks_is_not_suspected(server: OpenAIServer, looks: Call
 def test_the_answers_are_in_the_ledger_and_never_become_pairs(store: Store, server: OpenAIServer) -> None:
     run(server, "generate", "--attributes", "demographic")
     run(server, "probe", "--share", "1")
-    assert len(store.queue(limit=99)) == 4
+    assert len(store.browse(limit=99)) == 4
     found = tasks(store)
     assert {task.subject.split("=")[0] for task in found} == {"blank", "wrong:age", "wrong:gender", "wrong:race"}
     assert all(task.pair_id is None and task.state is TaskState.OK for task in found)
@@ -270,6 +272,7 @@ def test_only_stored_answers_of_the_same_options_can_be_compared_with(server: Op
         run(server, "probe")
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("store")
 def test_a_dry_run_sends_nothing(server: OpenAIServer) -> None:
     run(server, "generate", "--attributes", "demographic")
@@ -280,6 +283,7 @@ def test_a_dry_run_sends_nothing(server: OpenAIServer) -> None:
     assert len(server.asked()) == sent
 
 
+@pytest.mark.both_databases
 def test_the_report_is_a_table_for_reading(store: Store, server: OpenAIServer) -> None:
     told = ["probe", "--model", MODEL, "--report"]
     assert CliRunner().invoke(app, told).stdout == "Nothing was probed yet.\n"

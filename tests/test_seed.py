@@ -30,8 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -77,12 +77,13 @@ def test_the_demo_reviewer_has_decided_two_thirds_by_the_truth(store: Store, dat
     for view in views:
         assert (view.image.sha256 in pending) == (view.decision is None)
         assert sha256_file(data_dir / view.image.path) == view.image.sha256
-        assert replay(store.events(view.pair.id or 0)) is view.pair.status
+        assert replay(store.events(view.pair.id or 0)).status is view.pair.status
         planted = truth[view.image.sha256, view.pair.attribute.value]
         if view.decision is None:
             continue
         assert view.decision.reviewer == "demo"
-        assert 500 < (view.decision.milliseconds or 0) < 120_000
+        (event,) = store.events(view.pair.id or 0)
+        assert 500 < (event.milliseconds or 0) < 120_000
         assert (planted["mistake"] is None) == (view.decision.action is Action.ACCEPT)
         assert (view.decision.reason is not None) == (view.decision.action is Action.REJECT)
         if view.decision.action is not Action.REJECT:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from people import nobody_is_refused
 from rendered_examples import make_examples
 from typer.testing import CliRunner
 
@@ -52,7 +53,7 @@ def served(
         port = probe.getsockname()[1]
     with gr.Blocks() as page:
         settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu", adapter=adapter)
-        build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)])
+        build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)], refusal=nobody_is_refused)
     try:
         _, url, _ = page.launch(
             prevent_thread_lock=True,
@@ -235,6 +236,12 @@ def test_a_run_is_deleted_after_a_question(browser: Any, data_dir: Path, untrain
 
 def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
     with gr.Blocks() as page:
-        build_training_tab(Settings(data_dir=data_dir), counts=dict, snapshot=no_snapshot, bases=[str(untrained_tiny)])
+        build_training_tab(
+            Settings(data_dir=data_dir),
+            counts=dict,
+            snapshot=no_snapshot,
+            bases=[str(untrained_tiny)],
+            refusal=nobody_is_refused,
+        )
     assert page.fns
     assert {function.api_visibility for function in page.fns.values()} == {"private"}

@@ -5,7 +5,6 @@ python -m pytest tests/test_vote_store.py
 
 import csv
 import random
-import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from made_votes import a_vote, drawn_votes
+from raw_sql import rows
 
 from annotation.store import Store
 from annotation.vote_export import export_votes
@@ -21,8 +21,8 @@ from facellm.votes import Vote
 
 
 @pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    opened = Store.open(data_dir)
+def store(data_dir: Path, database: str) -> Iterator[Store]:
+    opened = Store.open(data_dir, database)
     yield opened
     opened.close()
 
@@ -37,11 +37,7 @@ def test_a_vote_comes_back_as_it_was(store: Store, data_dir: Path) -> None:
     assert store.add_vote(plain)
     assert store.votes() == [full, plain]
     assert store.votes()[0].created_at.tzinfo is UTC
-    with sqlite3.connect(data_dir / "studio.db") as connection:
-        assert connection.execute("SELECT outcome, attribute FROM votes").fetchall() == [
-            ("both bad", "pose"),
-            ("a", None),
-        ]
+    assert rows(data_dir, "SELECT outcome, attribute FROM votes") == [("both bad", "pose"), ("a", None)]
 
 
 def test_the_same_uuid_is_stored_once(store: Store) -> None:

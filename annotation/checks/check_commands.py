@@ -26,7 +26,7 @@ def check_command(
 ) -> None:
     """Check all answers for refusals, leaks, contradictions and more; what is found is shown in the Review tab."""
     chosen = chosen_checks(checks.split(","))
-    with closing(Store.open(load_settings().data_dir)) as store:
+    with closing(Store.of(load_settings())) as store:
         report = run_checks(store, chosen, _show_progress if sys.stderr.isatty() else lambda _done: None)
     print(json.dumps(asdict(report), indent=2) if as_json else _table(report))
 

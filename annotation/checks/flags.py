@@ -14,8 +14,8 @@ from sqlmodel import Session, col, func, select
 
 from annotation.checks.findings import Facts, Finding
 from annotation.checks.quality import PAIR_CHECKS, check_pair
-from annotation.decisions import events_of, labels_of, standing
-from annotation.models import Flag, Pair, Severity, Status
+from annotation.decisions import labels_of
+from annotation.models import Flag, Pair, Severity
 from facellm.data import Attribute
 
 WEIGHTS = {Severity.ERROR: 10_000, Severity.WARNING: 100, Severity.INFO: 1}
@@ -53,11 +53,9 @@ def checkable(session: Session, ids: Collection[int]) -> list[Checkable]:
 
 def texts_of(session: Session, attribute: Attribute | None) -> tuple[list[int], list[str]]:
     """The ids of all pairs of an attribute (None: the free questions) in ascending order, and the texts that stand."""
-    query = select(Pair.id, Pair.answer).where(Pair.attribute == attribute).order_by(col(Pair.id))
+    standing = func.coalesce(Pair.text, Pair.answer)
+    query = select(Pair.id, standing).where(Pair.attribute == attribute).order_by(col(Pair.id))
     rows: dict[int | None, str] = dict(session.exec(query).all())
-    edited = select(Pair.id).where(Pair.attribute == attribute, Pair.status == Status.EDITED)
-    for chunk in _chunks([pair_id for pair_id in session.exec(edited) if pair_id is not None]):
-        rows.update(_edited_texts(session, chunk).items())
     return [pair_id for pair_id in rows if pair_id is not None], list(rows.values())
 
 
@@ -90,7 +88,16 @@ def replace_flags(
             else:
                 missing.remove(same)
         session.add_all(Flag.model_validate({"pair_id": pair_id, **vars(finding)}) for finding in missing)
+    session.flush()
+    _weigh(session, fresh)
     return stale
+
+
+def _weigh(session: Session, ids: Collection[int]) -> None:
+    """Keep how suspicious the flags of these pairs make them."""
+    total = sa.select(suspicion_of_flags()).where(col(Flag.pair_id) == Pair.id).scalar_subquery()
+    for chunk in _chunks(sorted(ids)):
+        session.execute(sa.update(Pair).where(col(Pair.id).in_(chunk)).values(suspicion=func.coalesce(total, 0)))
 
 
 def check_again(session: Session, ids: Collection[int]) -> None:
@@ -103,7 +110,10 @@ def check_again(session: Session, ids: Collection[int]) -> None:
 
 def check_new(session: Session, pair_id: int, facts: Facts) -> None:
     """Check a pair that has just been added, and so has no flags yet."""
-    session.add_all(Flag.model_validate({"pair_id": pair_id, **vars(finding)}) for finding in check_pair(facts))
+    found = check_pair(facts)
+    session.add_all(Flag.model_validate({"pair_id": pair_id, **vars(finding)}) for finding in found)
+    if weight := suspicion(finding.severity for finding in found):
+        session.execute(sa.update(Pair).where(col(Pair.id) == pair_id).values(suspicion=weight))
 
 
 def flags_of(session: Session, ids: Collection[int]) -> Mapping[int, list[Flag]]:
@@ -118,8 +128,8 @@ def flags_of(session: Session, ids: Collection[int]) -> Mapping[int, list[Flag]]
 
 def count_flags(session: Session) -> dict[str, int]:
     """How many pairs each check has flagged."""
-    query = select(Flag.check, func.count(sa.distinct(col(Flag.pair_id)))).group_by(Flag.check).order_by(Flag.check)
-    return dict(session.exec(query).all())
+    query = select(Flag.check, func.count(sa.distinct(col(Flag.pair_id)))).group_by(Flag.check)
+    return dict(sorted(session.exec(query).all()))  # here, since each database has its own order of texts
 
 
 def count_flagged(session: Session) -> int:
@@ -129,24 +139,15 @@ def count_flagged(session: Session) -> int:
 
 def _checkable(session: Session, pairs: Sequence[Pair]) -> list[Checkable]:
     labels = labels_of(session, {pair.image_id for pair in pairs})
-    edited = _edited_texts(session, [pair.id for pair in pairs if pair.id and pair.status is Status.EDITED])
     return [
         Checkable(
             pair.id,
             pair.revision,
-            Facts(pair.attribute, pair.question, edited.get(pair.id, pair.answer), labels[pair.image_id]),
+            Facts(pair.attribute, pair.question, pair.stands, labels[pair.image_id]),
         )
         for pair in pairs
         if pair.id is not None
     ]
-
-
-def _edited_texts(session: Session, ids: Collection[int]) -> dict[int, str]:
-    """Pair id → the text of the edit that stands."""
-    if not ids:
-        return {}
-    decisions = {pair_id: standing(events) for pair_id, events in events_of(session, ids).items()}
-    return {pair_id: decision.text for pair_id, decision in decisions.items() if decision and decision.text is not None}
 
 
 def _is_same(flag: Flag, finding: Finding) -> bool:

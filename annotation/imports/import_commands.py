@@ -140,4 +140,4 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], object]]:
 
 
 def _store() -> closing[Store]:
-    return closing(Store.open(load_settings().data_dir))
+    return closing(Store.of(load_settings()))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import context
 from sqlmodel import AutoString, SQLModel
 
-from annotation import models
+from annotation import database, models
 
 
 def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
@@ -27,10 +27,12 @@ def render_item(kind: str, item: Any, _context: Any) -> str | Literal[False]:
     return False
 
 
+connection = context.config.attributes["connection"]
 context.configure(
-    connection=context.config.attributes["connection"],
+    connection=connection,
     target_metadata=SQLModel.metadata,
     render_as_batch=True,
     render_item=render_item,
+    include_object=database.is_of(connection.dialect.name),
 )
 context.run_migrations()

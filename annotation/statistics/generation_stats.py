@@ -6,8 +6,9 @@ evenly among them; as a request it counts for each.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import sqlalchemy as sa
 from sqlmodel import Session, col
@@ -63,14 +64,9 @@ def read_costs(session: Session) -> Costs:
     answered = sa.and_(col(Attempt.cost_usd).is_(None), col(Attempt.returned_model).is_not(None))
     used = (col(Attempt.input_tokens), col(Attempt.cached_tokens), col(Attempt.output_tokens), col(Attempt.cost_usd))
     sums = [sa.func.count(), sa.func.count(sa.case((answered, 1))), *(sa.func.sum(each) for each in used)]
-    query = (
-        sa.select(*by, *sums)
-        .join(GenerationRun, col(GenerationRun.id) == col(Attempt.run_id))
-        .group_by(*by)
-        .order_by(*by)
-    )
+    query = sa.select(*by, *sums).join(GenerationRun, col(GenerationRun.id) == col(Attempt.run_id)).group_by(*by)
     costs = Costs()
-    for teacher, model, purpose, attributes, *numbers in session.execute(query.group_by(*by).order_by(*by)):
+    for teacher, model, purpose, attributes, *numbers in _in_order(session.execute(query), len(by)):
         bill = Bill(*(number or 0 for number in numbers))
         costs.total.add(bill)
         costs.teachers.setdefault(teacher, Bill()).add(bill)
@@ -87,8 +83,9 @@ def read_costs(session: Session) -> Costs:
 def read_task_counts(session: Session) -> TaskCounts:
     """How many tasks are in which state."""
     by = (col(Task.attribute), col(Task.teacher), col(Task.state))
-    query = sa.select(*by, sa.func.count()).where(col(Task.subject) == "").group_by(*by).order_by(*by)
-    rows = [(attribute.value, teacher, state, number) for attribute, teacher, state, number in session.execute(query)]
+    query = sa.select(*by, sa.func.count()).where(col(Task.subject) == "").group_by(*by)
+    found = _in_order(session.execute(query), len(by))
+    rows = [(attribute.value, teacher, state, number) for attribute, teacher, state, number in found]
     rows.sort(key=lambda row: list(Attribute).index(Attribute(row[0])))
     states = _summed(("", state, number) for _, _, state, number in rows)
     return TaskCounts(
@@ -103,7 +100,7 @@ def read_flags(session: Session) -> dict[str, dict[str, int]]:
     by = (col(Flag.check), col(Pair.attribute))
     query = sa.select(*by, sa.func.count(sa.distinct(col(Flag.pair_id)))).join(Pair, col(Pair.id) == col(Flag.pair_id))
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for check, attribute, number in session.execute(query.group_by(*by).order_by(col(Flag.check))):
+    for check, attribute, number in _in_order(session.execute(query.group_by(*by)), len(by)):
         found[check][attribute or FREE_QUESTION] = number
     return dict(found)
 
@@ -113,6 +110,11 @@ def read_flagged(session: Session) -> dict[str, int]:
     query = sa.select(col(Pair.attribute), sa.func.count(sa.distinct(col(Flag.pair_id))))
     query = query.join(Flag, col(Pair.id) == col(Flag.pair_id)).group_by(col(Pair.attribute))
     return {attribute or FREE_QUESTION: number for attribute, number in session.execute(query)}
+
+
+def _in_order(rows: Iterable[Sequence[Any]], columns: int) -> list[Sequence[Any]]:
+    """Rows by their first columns; sorted here, since each database has its own order of texts and of NULL."""
+    return sorted(rows, key=lambda row: [(each is not None, each or "") for each in row[:columns]])
 
 
 def _summed(rows: Iterable[tuple[str, TaskState, int]]) -> dict[str, dict[TaskState, int]]:

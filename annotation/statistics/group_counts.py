@@ -82,19 +82,24 @@ def read_groups(session: Session, names: tuple[str, ...]) -> list[Group]:
     for unit, by_face, hits in units:
         sizes = by_face.subquery()
         n = sizes.c.n
-        sums = sa.select(*values, sa.func.count(), sa.func.sum(n), sa.func.sum(n * n))
+        sums = sa.select(*values, sa.func.count(), _sum(n), _sum(n * n))
         sums = sums.join_from(sizes, labels, labels.c.image_id == sizes.c.image_id).group_by(*values)
         for *of, faces, total, squares in session.execute(sums):
             groups[tuple(of)].sizes[unit] = Clusters(faces, total, squares)
         for found in (query.subquery() for query in hits):
             x, kind = found.c.x, found.c.kind
-            sums = sa.select(*values, kind, sa.func.sum(x), sa.func.sum(x * x), sa.func.sum(x * n))
+            sums = sa.select(*values, kind, _sum(x), _sum(x * x), _sum(x * n))
             sums = sums.join_from(found, sizes, sizes.c.image_id == found.c.image_id)
             sums = sums.join(labels, labels.c.image_id == found.c.image_id).group_by(*values, kind)
             for *of, name, total, squares, products in session.execute(sums):
                 group = groups[tuple(of)]
                 group.hits[Kind(unit, str(name))] = replace(group.sizes[unit], x=total, xx=squares, xn=products)
     return list(groups.values())
+
+
+def _sum(numbers: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """Their sum as an integer: PostgreSQL makes a decimal of it."""
+    return sa.cast(sa.func.sum(numbers), sa.BigInteger)
 
 
 def _labels(names: tuple[str, ...]) -> sa.Subquery:

@@ -32,7 +32,7 @@ class Mean:
     high: float | None
 
 
-def wilson(count: int, of: int, *, independent: int | None = None) -> Share | None:
+def wilson(count: int, of: int, *, independent: float | None = None) -> Share | None:
     """Wilson's score interval of a share; None of nothing.
 
     Args:
@@ -43,10 +43,14 @@ def wilson(count: int, of: int, *, independent: int | None = None) -> Share | No
     """
     if not of:
         return None
-    p, n = count / of, of if independent is None else independent
+    return Share(count, of, count / of, *score_interval(count / of, of if independent is None else independent))
+
+
+def score_interval(p: float, n: float) -> tuple[float, float]:
+    """The ends of Wilson's interval of a share of n independent ones; n need not be a whole number."""
     middle = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
-    return Share(count, of, p, max(0.0, middle - half), min(1.0, middle + half))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def mean(numbers: Sequence[float]) -> Mean | None:

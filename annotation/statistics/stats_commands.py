@@ -28,7 +28,7 @@ def stats_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """Count images, pairs, refusals, flags and costs by attribute, teacher and group; point out unlike groups."""
-    with closing(Store.open(load_settings().data_dir)) as store:
+    with closing(Store.of(load_settings())) as store:
         numbers = stats(store)
     if not numbers["images"]:
         print(f"{store.data_dir} is empty. For demo data: python -m annotation seed", file=sys.stderr)

@@ -4,18 +4,25 @@ The one surprising fact: the same answer may be stored twice, by a run that died
 the pair's identity decides, and the second time its id is looked up.
 """
 
-from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, select
 
 from annotation.checks.findings import Facts
 from annotation.checks.flags import check_new
+from annotation.database import insert_new
 from annotation.models import Pair, PairInput
+from annotation.new_pairs import Newcomers
 from annotation.teaching.ledger import Identity
 from facellm.data import Attribute
 
 
 def add_pair(
-    session: Session, image_id: int, labels: dict[str, str], attribute: Attribute, answer: str, identity: Identity
+    session: Session,
+    image_id: int,
+    labels: dict[str, str],
+    attribute: Attribute,
+    answer: str,
+    identity: Identity,
+    run_id: int | None,
 ) -> int:
     """Add a pair unless it is there, checked as every answer is at once; return its id."""
     pair = PairInput(
@@ -26,9 +33,8 @@ def add_pair(
         prompt_version=identity.prompt_version,
         parameters=identity.parameters,
     )
-    row = Pair.model_validate({"image_id": image_id} | pair.model_dump(exclude={"decision"}))
-    adding = insert(Pair).values(row.model_dump(exclude={"id"})).on_conflict_do_nothing().returning(col(Pair.id))
-    added = session.execute(adding).scalar()
+    row = Newcomers(session, {image_id: labels}).row(image_id, pair, run_id)
+    added = insert_new(session, Pair, row.model_dump(exclude={"id"}))
     if added is not None:
         check_new(session, added, Facts(attribute, pair.question, answer, labels))
         return added

@@ -88,7 +88,7 @@ def _fallback_shares(session: Session, identity: Identity) -> dict[Attribute, fl
     is_fallback = sa.case((col(Task.state) == TaskState.FALLBACK, 1.0), else_=0.0)
     query = select(Task.attribute, func.avg(is_fallback), func.count()).where(*of_these).group_by(col(Task.attribute))
     rows = session.exec(query).all()
-    return {Attribute(name): share or 0.0 for name, share, number in rows if number >= estimate.MIN_MEASURED}
+    return {Attribute(name): float(share or 0) for name, share, number in rows if number >= estimate.MIN_MEASURED}
 
 
 def _measured(session: Session, identity: Identity) -> Measured | None:

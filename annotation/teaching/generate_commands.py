@@ -109,7 +109,7 @@ def generate_command(
         excluded_ages=typed_ages(exclude_ages),
         limit=limit,
     )
-    with closing(Store.open(settings.data_dir)) as store:
+    with closing(Store.of(settings)) as store:
         if dry_run:
             found = estimate_plan(store, plan, to.parameters, to.limits)
             print(json.dumps(as_json(found), indent=2) if as_json_ else describe(found))

@@ -49,7 +49,7 @@ class JudgedPair(Unit):
         told = judge_instruction(self.question, self.answer, self.labels)
         return Ask(attributes, told, combined=False, system=JUDGE_SYSTEM, form=VERDICT_FORM)
 
-    def keep(self, session: Session, attribute: Attribute, answer: str) -> int | None:  # noqa: ARG002
+    def keep(self, session: Session, attribute: Attribute, answer: str, run_id: int) -> int | None:  # noqa: ARG002
         """Flag the pair where the verdict objects to it; no pair comes of a verdict."""
         verdict = read_verdict(answer)
         status = session.exec(select(Pair.status).where(Pair.id == self.pair_id)).one()

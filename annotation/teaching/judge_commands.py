@@ -82,7 +82,7 @@ def judge_command(
     """
     settings = load_settings()
     told = {name: value for name, value in locals().items() if name not in ("settings", "as_json")}
-    with closing(Store.open(settings.data_dir)) as store:
+    with closing(Store.of(settings)) as store:
         if report:
             found = [each for each in calibrations(store.ledger) if model in (None, each.judge.model)]
             print(json.dumps([_numbers(each) for each in found], indent=2) if as_json else _text(found))

@@ -20,10 +20,9 @@ from uuid import uuid4
 import psutil
 import sqlalchemy as sa
 from sqlalchemy import Engine
-from sqlalchemy.dialects.sqlite import insert
 from sqlmodel import Session, col, func, select, update
 
-from annotation.database import reading, writing
+from annotation.database import insert_new, reading, writing
 from annotation.models import (
     Acknowledgement,
     Attempt,
@@ -180,7 +179,7 @@ class Ledger:
         """Remember that somebody has."""
         row = Acknowledgement.model_validate({"subject": subject, "who": who})
         with writing(self._engine) as session:
-            session.exec(_insert(Acknowledgement, [row.model_dump(exclude={"id"})]))
+            insert_new(session, Acknowledgement, row.model_dump(exclude={"id"}))
 
 
 def claim(
@@ -207,7 +206,7 @@ def claim(
     for attribute in attributes:
         key = {"image_id": image_id, "attribute": attribute, **identity.__dict__}
         row = Task.model_validate(key | {"state": TaskState.CLAIMED, "run_id": run_id}).model_dump(exclude={"id"})
-        if session.exec(_insert(Task, [row])).rowcount == 1 or _take_failed(session, run_id, key, own=False):
+        if insert_new(session, Task, row) is not None or _take_failed(session, run_id, key, own=False):
             taken.append(attribute)
         elif attribute in again and _take_failed(session, run_id, key, own=True):
             count_finished(session, run_id, -1)
@@ -369,8 +368,3 @@ def _process_lives(run: GenerationRun) -> bool:
 
 def _of_run(run_id: int) -> sa.Update:
     return update(GenerationRun).where(col(GenerationRun.id) == run_id)
-
-
-def _insert(table: type, rows: list[dict[str, object]]) -> sa.Insert:
-    """Add rows, unless they are there already."""
-    return insert(table).values(rows).on_conflict_do_nothing()

@@ -60,9 +60,9 @@ class Unit:
         """
         return teacher_url(data_dir / self.path)
 
-    def keep(self, session: Session, attribute: Attribute, answer: str) -> int | None:
+    def keep(self, session: Session, attribute: Attribute, answer: str, run_id: int) -> int | None:
         """Keep an answer, in the transaction that ends its task; return the pair that came of it, if one did."""
-        return add_pair(session, self.image_id, self.labels, attribute, answer, self.identity)
+        return add_pair(session, self.image_id, self.labels, attribute, answer, self.identity, run_id)
 
 
 class Work(Protocol):

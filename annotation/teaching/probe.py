@@ -49,7 +49,7 @@ class ProbeUnit(Unit):
         """A grey one where the face is left out."""
         return blank_url() if self.identity.subject == BLANK else super().picture(data_dir)
 
-    def keep(self, session: Session, attribute: Attribute, answer: str) -> int | None:  # noqa: ARG002
+    def keep(self, session: Session, attribute: Attribute, answer: str, run_id: int) -> int | None:  # noqa: ARG002
         """The ledger has it."""
         return None
 

@@ -88,7 +88,7 @@ def probe_command(
         reasoning_effort=reasoning_effort,
     )
     plan = ProbePlan(to.endpoint.model, to.parameters.text, share, typed_ages(exclude_ages))
-    with closing(Store.open(settings.data_dir)) as store:
+    with closing(Store.of(settings)) as store:
         if report:
             found = probe_reports(store.ledger, plan.teacher)
             print(json.dumps([asdict(each) for each in found], indent=2) if as_json else _text(found))

@@ -53,7 +53,7 @@ def store_answers(session: Session, sent: Sent, reply: Reply, attempt_id: int, *
                 states[attribute] = TaskState.FALLBACK if unit.falls_back else answer
             else:
                 states[attribute] = TaskState.OK
-                if (pair_id := unit.keep(session, attribute, answer)) is not None:
+                if (pair_id := unit.keep(session, attribute, answer, sent.run_id)) is not None:
                     pairs[attribute] = pair_id
     end_tasks(session, sent.run_id, unit.identity, unit.image_id, states, attempt_id, pairs)
 

@@ -1,5 +1,7 @@
 """First tables: images, labels, pairs, flags, decisions, snapshots."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -70,8 +72,11 @@ def upgrade() -> None:
             "teacher",
             "parameters",
             name=op.f("uq_pairs_image_id_attribute_prompt_version_teacher_parameters"),
-        ),
+        ).ddl_if("sqlite"),
     )
+    if op.get_context().dialect.name == "postgresql":  # which indexes no text of more than some kilobytes
+        identity: list[Any] = ["image_id", "attribute", "prompt_version", "teacher", sa.text("md5(parameters)")]
+        op.create_index("uq_pairs_identity", "pairs", identity, unique=True)
     op.create_index("ix_pairs_attribute_status", "pairs", ["attribute", "status", "id"])
     op.create_index("ix_pairs_status", "pairs", ["status", "id"])
     op.create_table(

@@ -1,0 +1,1 @@
+"""How far reviewers agree about the same pairs, beyond what chance would make them."""

@@ -1,0 +1,1 @@
+"""The review desk's page (scripts, styles) and what it is sent."""
