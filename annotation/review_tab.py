@@ -29,6 +29,7 @@ SCRIPTS = ("outbox", "word_diff", "zoom", "view", "verdicts", "filters", "queue"
 STYLES = ("desk", "bar", "pair", "grid", "panels", "phone")
 DECIDE = "decide about pairs"  # goes on from "Only a reviewer can"
 MOST_AT_ONCE = 100
+ASKS_A_CURATOR = {Status.FLAGGED, Status.DISPUTED}
 
 ServerFunction = Callable[..., dict[str, Any]]
 
@@ -123,6 +124,10 @@ def _next_pairs(store: Store, identity: Identity, wanted: QueueRequest, which: P
     """Leased, where they are open and the person may decide; else only shown."""
     if _shows_open(which) and which.reviewer not in (None, identity.name):
         raise DataError("Whether somebody else has decided about an open pair is not shown. Choose another status.")
+    if ASKS_A_CURATOR & set(which.status) and not identity.may(Role.CURATOR):
+        which = which.model_copy(
+            update={"reviewer": identity.name}
+        )  # what others say of a pair is not for who comes next
     if which.status != (Status.PENDING,) or not identity.may(Role.REVIEWER):
         return store.browse(which, wanted.order, exclude=wanted.exclude, limit=wanted.limit)
     which = which.model_copy(update={"status": ()})  # what others have skipped is open, too

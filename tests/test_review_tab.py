@@ -306,6 +306,12 @@ def test_further_filters_count_and_the_address_says_them_all(desk: Desk, store: 
     desk.page.wait_for_function("!location.href.includes('reviewer')")
 
 
+def test_a_link_says_what_it_asks_for_in_vain(desk: Desk) -> None:
+    desk.open("attribute=pose colour=red status=nosuch")
+    desk.wait_for_text(".banner", "This link asks for colour=red, status=nosuch, which is not known here")
+    assert desk.text(".topic").lower() == "face pose"
+
+
 def test_a_link_names_a_pair(desk: Desk) -> None:
     desk.open("pair=5 status=accepted")
     desk.wait_for_pair(5)

@@ -186,11 +186,14 @@ def test_a_curator_settles_by_a_digit_or_in_words_of_his_own(window: Callable[..
     carol.page.wait_for_selector(".verdicts [data-choice='1']")
 
 
-def test_a_flag_is_settled_and_reviewers_only_see_it(window: Callable[..., Desk], store: Store) -> None:
+def test_a_flag_is_settled_and_only_who_took_part_sees_it(window: Callable[..., Desk], store: Store) -> None:
     decide(store, "ana", FIRST, Action.FLAG, note="Is this a minor?")
-    ben = window("ben", "status=flagged")
-    assert "Is this a minor?" in ben.text(".verdicts")
-    assert ben.page.locator("[data-choice]").count() == 0
+    ben = window("ben", "status=flagged", state="empty")
+    asked = {"order": "by image", "exclude": [], "limit": 100, "known": ["x"], "holder": "b"}
+    assert ben.ask("claim", filter={"status": ["flagged"]}, **asked)["pairs"] == []
+    ana = window("ana", "status=flagged")
+    assert "Is this a minor?" in ana.text(".verdicts")
+    assert ana.page.locator("[data-choice]").count() == 0
     carol = window("carol", "status=flagged")
     carol.press("r")
     carol.page.keyboard.press("5")

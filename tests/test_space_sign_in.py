@@ -91,6 +91,8 @@ def test_who_signs_in_with_hugging_face_has_the_role_of_that_account(space: Spac
     store.accounts.add("boss", Role.ADMIN, huggingface="boss")
     store.accounts.set_active("anna", False)
     assert space.me(anna) == {"name": "anna", "role": "visitor", "way": "huggingface"}
+    store.accounts.add("Stranger", Role.ADMIN, password="a good password")
+    assert space.me(stranger)["name"] == "", "somebody else has that name here"
     forged = {name: value[:-4] + "AAAA" for name, value in anna.items()}
     assert space.me(forged)["name"] == ""
     with httpx.Client(base_url=space.url) as http:

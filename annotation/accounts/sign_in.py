@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from annotation.accounts.accounts import Accounts
+from annotation.accounts.accounts import Accounts, folded_name
 from annotation.accounts.identity import NOBODY, Identity
 from annotation.accounts.sessions import Sessions, session_secret
 from annotation.models import Reviewer, Role
@@ -96,6 +96,8 @@ class SignIn:
         if not user or noted.get("expires_at", 0) < time.time():
             return NOBODY
         account = self.accounts.of_huggingface(user)
+        if account is None and folded_name(user) in {folded_name(each.name) for each in self.accounts.all()}:
+            return NOBODY  # somebody else has that name here
         name = account.name if account is not None else user
         if user.casefold() in self._admins:
             return Identity(name, Role.ADMIN)

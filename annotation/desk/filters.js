@@ -183,6 +183,12 @@ function readAddress() {
   }
   const offered = { attribute: props.attributes.map(([value]) => value), status: props.statuses, order: props.orders };
   const wanted = Object.entries(found).filter(([name, value]) => name in filter && (offered[name]?.includes(value) ?? true));
+  const known = new Set([...wanted.map(([name]) => name), 'view', 'pair']);
+  const strange = Object.keys(found).filter((name) => !known.has(name));
+  if (strange.length) {
+    const asked = strange.map((name) => name + '=' + found[name]).join(', ');
+    showBanner('This link asks for ' + asked + ', which is not known here; the rest of it is shown.', 'wrong');
+  }
   for (const [name, value] of wanted) filter[name] = name === 'run' ? Number(value) || '' : value;
   return { grid: found.view === 'grid', pair: Number(found.pair) || null };
 }
