@@ -14,7 +14,7 @@ from sqlmodel import Session, col, func, select
 
 from annotation.database import insert_into
 from annotation.models import Lease, Pair, UtcDateTime, Verdict
-from annotation.review_queue import IS_OPEN
+from annotation.review_queue import is_open
 
 LEASE: Final = timedelta(minutes=10)  # without a sign of life of the window
 RELOAD: Final = timedelta(seconds=20)  # a window that is left keeps its pairs for so long, since it may be loaded anew
@@ -47,7 +47,7 @@ def claim(
     until = sa.literal(now + LEASE, UtcDateTime)
     free = (
         select(Pair.id, sa.literal(reviewer), sa.literal(holder), until)
-        .where(IS_OPEN, *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder, now))
+        .where(is_open(session), *conditions, col(Pair.id).not_in(exclude), *available(reviewer, holder, now))
         .order_by(*order)
         .limit(limit)
     )
