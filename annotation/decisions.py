@@ -8,7 +8,7 @@ make a dispute, too few leave the pair pending, and enough that agree decide it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,11 +55,12 @@ def standing(events: Sequence[Decision]) -> Decision | None:
     )
 
 
-def outcome(opinions: Sequence[Opinion], overlap: int) -> Outcome:
-    """What the standing decisions of all reviewers add up to, oldest first; see the top of this module."""
+def outcome(opinions: Collection[Opinion], overlap: int) -> Outcome:
+    """What the standing decisions of all reviewers add up to; see the top of this module."""
     verdicts = [opinion for opinion in opinions if opinion.action.is_verdict]
-    settled = next((opinion for opinion in reversed(verdicts) if opinion.settles), None)
-    if settled is not None:
+    settling = [opinion for opinion in verdicts if opinion.settles]
+    if settling:
+        settled = max(settling, key=lambda opinion: opinion.revision)
         return Outcome(STATUS_AFTER[settled.action], len(verdicts), settled.text)
     if any(opinion.action is Action.FLAG for opinion in opinions):
         return Outcome(Status.FLAGGED, len(verdicts), None)
@@ -73,15 +74,15 @@ def outcome(opinions: Sequence[Opinion], overlap: int) -> Outcome:
 
 def replay(events: Sequence[Decision], overlap: int = 1) -> Outcome:
     """What all events of one pair, oldest first, add up to."""
-    decisions = filter(None, map(standing, _by_reviewer(events).values()))
-    return outcome(sorted(decisions, key=lambda decision: decision.revision), overlap)
+    return outcome(standing_of_each(events).values(), overlap)
 
 
-def _by_reviewer(events: Iterable[Decision]) -> Mapping[str, list[Decision]]:
-    found: defaultdict[str, list[Decision]] = defaultdict(list)
+def standing_of_each(events: Iterable[Decision]) -> dict[str, Decision]:
+    """What stands of each reviewer, of all events of one pair, oldest first; who has nothing standing is left out."""
+    by_reviewer: defaultdict[str, list[Decision]] = defaultdict(list)
     for event in events:
-        found[event.reviewer].append(event)
-    return found
+        by_reviewer[event.reviewer].append(event)
+    return {name: stands for name, own in by_reviewer.items() if (stands := standing(own))}
 
 
 def still_stands() -> sa.ColumnElement[bool]:
@@ -114,9 +115,9 @@ def verdicts_of(session: Session, pair_ids: Iterable[int]) -> Mapping[int, list[
 def labels_of(session: Session, image_ids: Iterable[int]) -> Mapping[int, dict[str, str]]:
     """The labels of each of these images: name → value, in the order in which they came."""
     labels: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    query = select(Label).where(col(Label.image_id).in_(list(image_ids))).order_by(col(Label.id))
-    for label in session.exec(query):
-        labels[label.image_id][label.name] = label.value
+    query = select(Label.image_id, Label.name, Label.value).where(col(Label.image_id).in_(list(image_ids)))
+    for image_id, name, value in session.exec(query.order_by(col(Label.id))):
+        labels[image_id][name] = value
     return labels
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import Session, col, func
 
-from annotation.models import FREE_QUESTION, Flag, Pair, Verdict
+from annotation.models import FREE_QUESTION, GROUPS, Flag, Pair, Verdict
 from annotation.pair_filter import PairFilter
 
-CELL = ("status", "attribute", "race", "gender", "age")
+CELL = ("status", "attribute", *GROUPS)
 
 
 def read_facets(session: Session, which: PairFilter) -> dict[str, dict[str, int]]:

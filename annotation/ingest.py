@@ -12,9 +12,9 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlmodel import Session, SQLModel, col, select
 
-from annotation.decisions import labels_of, put_verdict, replay
-from annotation.models import Decision, Image, ImageInput, Label, Pair, PairInput
-from annotation.new_pairs import GROUPS, Newcomers
+from annotation.decisions import derive, labels_of, put_verdict
+from annotation.models import GROUPS, Decision, Image, ImageInput, Label, Pair, PairInput
+from annotation.new_pairs import Newcomers
 from facellm.data import Attribute
 
 CHUNK = 500  # images; SQLite allows some thousands of values in one IN
@@ -152,8 +152,7 @@ def _decide(session: Session, row: Pair, event: Decision) -> None:
     session.add(event)
     session.flush()
     put_verdict(session, event.reviewer, row.id or 0, event)
-    now = replay([event], row.overlap)
-    row.status, row.verdicts, row.text, row.revision = now.status, now.verdicts, now.text, 1
+    derive(session, row)
 
 
 def _decision_row(row: Pair, pair: PairInput) -> Decision:

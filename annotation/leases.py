@@ -78,19 +78,17 @@ def available(reviewer: str, holder: str, now: datetime) -> tuple[sa.ColumnEleme
 
 
 def renew(session: Session, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
-    """Give a window's leases their full time again; return those of the ids that it still holds."""
+    """Give a window's leases their full time again, and lease what of the ids is free; return those it then holds."""
     now = datetime.now(UTC)
     drop_expired(session, now)
     mine = sa.and_(col(Lease.reviewer) == reviewer, col(Lease.holder) == holder, col(Lease.pair_id).in_(ids))
-    held = sa.update(Lease).where(mine).values(expires_at=now + LEASE).returning(col(Lease.pair_id))
-    return set(session.execute(held).scalars())
-
-
-def retake(session: Session, reviewer: str, holder: str, ids: Collection[int]) -> set[int]:
-    """Lease those of these pairs that are open and free; return which these are."""
-    conditions = [col(Pair.id).in_(ids)]
-    found = claim(session, reviewer, holder, conditions, [col(Pair.id)], exclude=(), limit=len(ids)) if ids else []
-    return set(found)
+    renewed = sa.update(Lease).where(mine).values(expires_at=now + LEASE).returning(col(Lease.pair_id))
+    held = set(session.execute(renewed).scalars())
+    missing = set(ids) - held
+    if missing:
+        this = [col(Pair.id).in_(missing)]
+        held.update(claim(session, reviewer, holder, this, [col(Pair.id)], exclude=(), limit=len(missing)))
+    return held
 
 
 def release(session: Session, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:

@@ -144,15 +144,17 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+GROUPS: Final = ("race", "gender", "age")  # the labels that pairs have copies of
+VERDICTS: Final = tuple(action for action in Action if action.is_verdict)
+OPEN: Final = tuple(status for status in Status if status.is_open)
+OPEN_SQL: Final = f"status IN ({', '.join(repr(status.value) for status in OPEN)})"  # as indexes of open pairs have it
 _IN_SQLITE, _IN_POSTGRESQL = {"dialect": "sqlite"}, {"dialect": "postgresql"}  # what only one of them has; see env.py
 _TOLD, _DIGEST = ("prompt_version", "teacher"), sa.text("md5(parameters)")
-_FILTERED = ("attribute", "race", "gender", "age", "suspicion", "run_id", "verdicts", "overlap")
+_FILTERED = ("attribute", *GROUPS, "suspicion", "run_id", "verdicts", "overlap")
 _UNPLACED: Final[dict[str, Any]] = {
     f"{dialect}_where": sa.text("balance IS NULL") for dialect in ("sqlite", "postgresql")
 }
-_OPEN: Final[dict[str, Any]] = {
-    f"{dialect}_where": sa.text("status IN ('pending', 'skipped')") for dialect in ("sqlite", "postgresql")
-}
+_OPEN: Final[dict[str, Any]] = {f"{dialect}_where": sa.text(OPEN_SQL) for dialect in ("sqlite", "postgresql")}
 _UNIQUE_FREE: Final[dict[str, Any]] = {
     "unique": True,
     "sqlite_where": sa.text("attribute IS NULL"),
@@ -245,7 +247,7 @@ class Pair(SQLModel, table=True):
         sa.Index("ix_pairs_open_balance", "balance", "id", *_FILTERED, **_OPEN),
         sa.Index(
             "ix_pairs_facets",
-            *("status", "attribute", "race", "gender", "age", "suspicion", "run_id", "image_id", "shuffle", "balance"),
+            *("status", "attribute", *GROUPS, "suspicion", "run_id", "image_id", "shuffle", "balance"),
         ),
         sa.Index(
             "ix_pairs_unplaced",

@@ -6,14 +6,11 @@ that a change of the share asks for more of them, or fewer, and never for others
 
 import zlib
 from collections.abc import Mapping
-from typing import Final
 
 from sqlmodel import Session
 
-from annotation.models import SHUFFLE, Pair, PairInput
+from annotation.models import GROUPS, SHUFFLE, Pair, PairInput
 from annotation.project import Project, read_project, stirred
-
-GROUPS: Final = ("race", "gender", "age")  # the labels that pairs have copies of
 
 
 class Newcomers:

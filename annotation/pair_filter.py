@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from sqlmodel import Session, col, select
 
-from annotation.models import FREE_QUESTION, Flag, Pair, Status, Verdict
+from annotation.models import FREE_QUESTION, GROUPS, Flag, Pair, Status, Verdict
 from annotation.search import matches
 from facellm.data import Attribute
 from facellm.errors import DataError
@@ -93,7 +93,7 @@ class PairFilter(BaseModel):
         found: list[Any] = []
         if self.attribute is not None:
             found.append(col(Pair.attribute) == (None if self.attribute == FREE_QUESTION else self.attribute))
-        for name in ("race", "gender", "age", "teacher"):
+        for name in (*GROUPS, "teacher"):
             if (value := getattr(self, name)) is not None:
                 found.append(getattr(Pair, name) == value)
         if self.status:

@@ -19,7 +19,7 @@ from sqlmodel import Session, col, select
 from annotation.checks.flags import check_again
 from annotation.database import reading, writing
 from annotation.decisions import derive
-from annotation.models import SHUFFLE, Pair, ProjectValue, Status
+from annotation.models import OPEN, SHUFFLE, Pair, ProjectValue
 from facellm.errors import DataError
 
 MOST_REVIEWERS = 10
@@ -95,8 +95,7 @@ class ProjectStore:
         with writing(self._engine) as session:
             self._put(session, who, overlap=reviewers, overlap_share=share)
             wanted = sa.case((stirred(col(Pair.shuffle)) < share * SHUFFLE, reviewers), else_=1)
-            is_open = col(Pair.status).in_([status for status in Status if status.is_open])
-            which = sa.true() if decided else is_open
+            which = sa.true() if decided else col(Pair.status).in_(OPEN)
             ids = session.exec(select(Pair.id).where(which, col(Pair.overlap) != wanted)).all()
             session.execute(sa.update(Pair).where(which, col(Pair.overlap) != wanted).values(overlap=wanted))
             for start in range(0, len(ids), CHUNK):

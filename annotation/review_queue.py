@@ -12,11 +12,9 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, func, select
 
 from annotation.balance import place_new
-from annotation.models import Flag, Pair, Status
+from annotation.models import OPEN_SQL, Flag, Pair, Status
 from annotation.pair_filter import PairFilter
 from facellm.data import Attribute
-
-Cursor = list[int]  # the place of a pair in an order: what it is ordered by
 
 
 class Order(StrEnum):
@@ -41,24 +39,13 @@ _COLUMNS: Final[dict[Order, tuple[Any, ...]]] = {
 }
 
 
-def cursor_of(pair: Pair, order: Order) -> Cursor:
-    """The place of a pair in an order."""
-    last = pair.id or 0
-    return {
-        Order.IMAGE: [pair.image_id, last],
-        Order.SHUFFLED: [pair.shuffle, last],
-        Order.SUSPICIOUS: [-pair.suspicion, pair.image_id, last],
-        Order.BALANCED: [pair.balance or 0, last],
-    }[order]
-
-
 def is_open(session: Session) -> sa.TextClause:
     """The condition that a pair may wait for somebody, in the words of the indexes of open pairs.
 
     SQLite keeps no statistics here and takes a status for rare: it would fetch and sort all open pairs, 100 ms at
     50,000 of them, while nobody else can write. `likely` tells it to walk through the order's index instead.
     """
-    condition = "pairs.status IN ('pending', 'skipped')"
+    condition = f"pairs.{OPEN_SQL}"
     return sa.text(f"likely({condition})" if session.get_bind().dialect.name == "sqlite" else condition)
 
 
@@ -75,12 +62,10 @@ def is_prepared(session: Session, order: Order) -> bool:
 
 
 def browse(
-    session: Session, which: PairFilter, order: Order, *, after: Cursor | None, exclude: Collection[int], limit: int
+    session: Session, which: PairFilter, order: Order, *, exclude: Collection[int], limit: int
 ) -> Sequence[Pair]:
     """The next pairs of a filter in an order; see `Store.browse`."""
     query = select(Pair).where(*which.conditions(session), col(Pair.id).not_in(exclude))
-    if after is not None:
-        query = query.where(sa.tuple_(*order.columns) > sa.tuple_(*map(sa.literal, after)))
     return session.exec(query.order_by(*order.columns).limit(limit)).all()
 
 

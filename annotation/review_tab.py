@@ -5,8 +5,6 @@ Gradio event for each key would cost three times as long. The surprising fact: t
 raises looks as if it had returned nothing, and it tries again; so what can never succeed must be answered, not raised.
 """
 
-import base64
-import mimetypes
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from annotation.accounts.identity import Identity, Who, refusal
 from annotation.desk.guidelines import render_guidelines
 from annotation.desk.payloads import event_for_desk, own_decision, pair_for_desk, pictures_wanted, what_stands
+from annotation.images import data_url
 from annotation.models import FREE_QUESTION, Action, DecisionInput, Reason, Role, Status
 from annotation.pair_filter import PairFilter
 from annotation.review_queue import Order
@@ -273,18 +272,5 @@ def _pairs_reply(store: Store, identity: Identity, views: Sequence[PairView], kn
     own = store.own_revisions(identity.name, [view.pair.id or 0 for view in views])
     return {
         "pairs": [pair_for_desk(view, identity.name, own.get(view.pair.id or 0, 0)) for view in views],
-        "images": {sha256: _data_url(store.data_dir / path) for sha256, path in pictures_wanted(views, known).items()},
+        "images": {sha256: data_url(store.data_dir / path) for sha256, path in pictures_wanted(views, known).items()},
     }
-
-
-def _data_url(path: Path) -> str:
-    """The picture within the reply: it is there when its pair is, and no directory has to be opened to the browser.
-
-    Empty when the file is missing, which the desk shows: one lost file must not stop the review.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return ""
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -58,7 +58,7 @@ from annotation.models import (
 from annotation.pair_filter import NO_FILTER, PENDING, PairFilter
 from annotation.postgresql import connect_postgresql, described, explain
 from annotation.project import ProjectStore
-from annotation.review_queue import Cursor, Order, browse, count_pairs, is_prepared, prepare
+from annotation.review_queue import Order, browse, count_pairs, is_prepared, prepare
 from annotation.statistics.generation_stats import (
     Costs,
     TaskCounts,
@@ -241,7 +241,6 @@ class Store:
         which: PairFilter = PENDING,
         order: Order = Order.IMAGE,
         *,
-        after: Cursor | None = None,
         exclude: Collection[int] = (),
         limit: int = 20,
     ) -> list[PairView]:
@@ -250,7 +249,6 @@ class Store:
         Args:
             which: only such pairs.
             order: which come first.
-            after: the place of the last one that the caller has, see `cursor_of`; None begins at the start.
             exclude: ids that the caller has already.
             limit: at most so many.
 
@@ -259,7 +257,7 @@ class Store:
         """
         self._prepare(order)
         with reading(self._engine) as session:
-            return _views(session, browse(session, which, order, after=after, exclude=exclude, limit=limit))
+            return _views(session, browse(session, which, order, exclude=exclude, limit=limit))
 
     def _prepare(self, order: Order) -> None:
         with reading(self._engine) as session:
@@ -323,7 +321,6 @@ class Store:
         """
         with writing(self._engine) as session:
             held = leases.renew(session, reviewer, holder, ids)
-            held |= leases.retake(session, reviewer, holder, set(ids) - held)
         return held | self.traps.held(reviewer, ids)
 
     def release(self, reviewer: str, holder: str | None = None, ids: Collection[int] | None = None) -> None:

@@ -1,5 +1,6 @@
 """A store with some pairs, and short ways to decide about them, for tests of what teams do."""
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -10,10 +11,13 @@ from facellm.data import Attribute
 
 def add_faces(store: Store, number: int, *, first: int = 0, **labels: str) -> None:
     """Images without files, each with a pair for every attribute; the ids of pairs count up from 1."""
-    store.ingest([_face(index, labels) for index in range(first, first + number)])
+    store.ingest([face(index, labels) for index in range(first, first + number)])
 
 
-def _face(number: int, labels: dict[str, str]) -> ImageInput:
+def face(number: int, labels: dict[str, str], answers: Mapping[Attribute, str] | None = None) -> ImageInput:
+    """An image without a file; its pairs have answers like `pose 7` unless others are given."""
+    if answers is None:
+        answers = {attribute: f"{attribute} {number}" for attribute in Attribute}
     return ImageInput(
         sha256=f"{number:064x}",
         path=f"images/{number}.png",
@@ -24,10 +28,8 @@ def _face(number: int, labels: dict[str, str]) -> ImageInput:
         labels=labels,
         label_source="test",
         pairs=tuple(
-            PairInput(
-                attribute=attribute, question="Which?", answer=f"{attribute} {number}", teacher="t", prompt_version="1"
-            )
-            for attribute in Attribute
+            PairInput(attribute=attribute, question="Which?", answer=answer, teacher="t", prompt_version="1")
+            for attribute, answer in answers.items()
         ),
     )
 

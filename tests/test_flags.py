@@ -19,7 +19,7 @@ from annotation.checks.checking import CHECKS, run_checks
 from annotation.checks.findings import Finding
 from annotation.models import Action, DecisionInput, ImageInput, PairInput, Severity, Status
 from annotation.pair_filter import PENDING, PairFilter
-from annotation.review_queue import Order, cursor_of
+from annotation.review_queue import Order
 from annotation.store import PairView, Store
 from facellm.data import Attribute
 
@@ -182,10 +182,9 @@ def test_pairs_can_be_flagged_as_they_come_in(store: Store) -> None:
 def walk(store: Store, order: Order, size: int, **fields: Any) -> list[int]:
     """All pairs of a filter in an order, page by page as the desk fetches them."""
     shown: list[int] = []
-    after, which = None, PairFilter(**({"status": (Status.PENDING,)} | fields))
-    while page := store.browse(which, order, after=after, limit=size):
+    which = PairFilter(**({"status": (Status.PENDING,)} | fields))
+    while page := store.browse(which, order, exclude=shown, limit=size):
         shown += [view.pair.id or 0 for view in page]
-        after = cursor_of(page[-1].pair, order)
     return shown
 
 

@@ -21,7 +21,6 @@ from sqlmodel import Session, select
 from annotation.decisions import replay
 from annotation.models import Action, Decision, DecisionInput, ImageInput, Pair, PairInput, Reason, Status
 from annotation.pair_filter import PairFilter
-from annotation.review_queue import Order, cursor_of
 from annotation.store import PairView, Store
 from facellm.data import Attribute, content_hash, read_examples
 from facellm.errors import DataError, StaleError
@@ -260,7 +259,7 @@ def test_the_queue_filters_pages_and_excludes(store: Store) -> None:
     skin = store.browse(PairFilter(attribute=Attribute.SKIN))
     assert [view.pair.attribute for view in skin] == [Attribute.SKIN] * 3
     page = store.browse(limit=5)
-    following = store.browse(limit=5, after=cursor_of(page[-1].pair, Order.IMAGE))
+    following = store.browse(limit=5, exclude=[view.pair.id or 0 for view in page])
     assert {view.pair.id for view in page}.isdisjoint(view.pair.id for view in following)
     assert store.browse(limit=1, exclude=[view.pair.id or 0 for view in page])[0].pair.id == following[0].pair.id
     assert [view.pair.image_id for view in store.browse(limit=8)] == [page[0].pair.image_id] * 8

@@ -15,10 +15,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from annotation.models import FREE_QUESTION, Action, Pair, Verdict
-from annotation.new_pairs import GROUPS
+from annotation.models import FREE_QUESTION, GROUPS, VERDICTS, Action, Pair, Verdict
 
-CATEGORIES: Final = tuple(action.value for action in Action if action.is_verdict)
+CATEGORIES: Final = tuple(action.value for action in VERDICTS)
 KEPT: Final = "kept"  # accepted or edited
 
 

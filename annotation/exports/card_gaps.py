@@ -10,8 +10,7 @@ from annotation.exports.card_tables import in_order, percent
 from annotation.exports.facts import Facts
 from annotation.exports.tally import Tally
 from annotation.fairface import VALUES
-from annotation.models import Status
-from annotation.new_pairs import GROUPS
+from annotation.models import GROUPS, Status
 from facellm.data import Attribute
 
 
@@ -52,7 +51,7 @@ def _review_gaps(tally: Tally, facts: Facts) -> Iterator[str]:
     statuses = [status for of in facts.statuses.values() for status in of.items()]
     drafts = sum(count for _, count in statuses)
     waiting = sum(count for status, count in statuses if status in (Status.PENDING, Status.SKIPPED))
-    unsettled = sum(count for status, count in statuses if status in ("flagged", "disputed"))
+    unsettled = sum(count for status, count in statuses if status in (Status.FLAGGED, Status.DISPUTED))
     if waiting:
         yield f"{percent(waiting, drafts)} of the drafts ({waiting:,} of {drafts:,}) had not been reviewed."
     if unsettled:

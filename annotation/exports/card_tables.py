@@ -10,8 +10,7 @@ from annotation.exports.facts import Facts
 from annotation.exports.splits import Splits
 from annotation.exports.tally import Tally
 from annotation.fairface import VALUES
-from annotation.models import FREE_QUESTION, Action, Status
-from annotation.new_pairs import GROUPS
+from annotation.models import FREE_QUESTION, GROUPS, Action, Status
 from facellm.data import Attribute
 
 UNKNOWN = "unknown"

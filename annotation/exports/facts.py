@@ -19,11 +19,10 @@ from annotation.agreement.agreement import measure_agreement
 from annotation.agreement.agreement_view import cells, headline
 from annotation.agreement.coefficients import Measure
 from annotation.agreement.ratings import read_ratings
-from annotation.models import FREE_QUESTION, Action, Pair, Verdict
+from annotation.models import FREE_QUESTION, VERDICTS, Pair, Verdict
 from facellm.errors import DataError
 
 FACTS_FILE: Final = "facts.json"
-VERDICTS: Final = tuple(action for action in Action if action.is_verdict)
 
 
 class AgreementFacts(BaseModel):

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from annotation.exports.snapshot_file import Row
-from annotation.models import FREE_QUESTION
-from annotation.new_pairs import GROUPS
+from annotation.models import FREE_QUESTION, GROUPS
 
 IMAGE_TOKEN: Final = "<image>"
 _MEDIA_TOKENS: Final = (IMAGE_TOKEN, "<video>", "<audio>")

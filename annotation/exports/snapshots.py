@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +22,11 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
 from annotation.database import reading, writing
-from annotation.exports.facts import VERDICTS, count_facts, write_facts
+from annotation.decisions import labels_of
+from annotation.exports.facts import count_facts, write_facts
 from annotation.exports.folders import beside
 from annotation.exports.licences import kind_of
-from annotation.models import CURATED, Image, Label, Pair, Snapshot, Verdict
+from annotation.models import CURATED, VERDICTS, Image, Pair, Snapshot, Verdict
 from annotation.pair_filter import PairFilter
 from facellm.data import SNAPSHOT_FILE, ContentHash
 from facellm.errors import DataError
@@ -161,7 +162,7 @@ def _frozen(session: Session, conditions: Conditions) -> Iterator[_Frozen]:
     for start in range(0, len(ids), CHUNK):
         some = ids[start : start + CHUNK]
         rows = session.execute(query.where(col(Pair.id).in_(some))).all()
-        labels = _labels(session, {row.image_id for row in rows})
+        labels = labels_of(session, {row.image_id for row in rows})
         reviewers = _reviewers(session, some)
         for row in rows:
             record = _record(row, reviewers.get(row.id), labels[row.image_id])
@@ -191,15 +192,6 @@ def _record(row: Any, reviewer: str | None, labels: dict[str, str]) -> dict[str,
             "labels": labels,
         },
     }
-
-
-def _labels(session: Session, image_ids: set[int]) -> Mapping[int, dict[str, str]]:
-    """As `decisions.labels_of`, without building objects."""
-    found: defaultdict[int, dict[str, str]] = defaultdict(dict)
-    query = sa.select(col(Label.image_id), col(Label.name), col(Label.value)).order_by(col(Label.id))
-    for image_id, name, value in session.execute(query.where(col(Label.image_id).in_(image_ids))):
-        found[image_id][name] = value
-    return found
 
 
 def _reviewers(session: Session, pair_ids: Sequence[int | None]) -> dict[int, str]:

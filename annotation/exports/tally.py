@@ -6,8 +6,7 @@ The one surprising fact: pairs and images are counted apart, because eight pairs
 from collections import Counter
 
 from annotation.exports.snapshot_file import Row
-from annotation.models import FREE_QUESTION
-from annotation.new_pairs import GROUPS
+from annotation.models import FREE_QUESTION, GROUPS
 
 Group = tuple[str, ...]  # race, gender, age; '' where unknown
 

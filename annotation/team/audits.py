@@ -21,12 +21,11 @@ from sqlmodel import Session, col, func, select
 
 from annotation.database import reading, writing
 from annotation.models import CURATED, FREE_QUESTION, Audit, Pair, Verdict
-from annotation.pair_filter import PairFilter
+from annotation.pair_filter import NO_FILTER, PairFilter
 from annotation.team.error_estimate import Estimate, Judged, estimate_by_stratum, estimate_errors
 from facellm.data import Attribute
 from facellm.errors import DataError, StaleError
 
-EVERYTHING: Final = PairFilter()
 MOST: Final = 10_000  # pairs of one draw
 
 
@@ -78,7 +77,7 @@ class AuditStore:
         count: int,
         *,
         by_attribute: bool = False,
-        of: PairFilter = EVERYTHING,
+        of: PairFilter = NO_FILTER,
     ) -> int:
         """Draw curated pairs at random, none that is in an audit that counts; return how many there were.
 
@@ -163,7 +162,7 @@ class AuditStore:
                 for audit, pair in session.exec(query)
             ]
 
-    def estimate(self, of: PairFilter = EVERYTHING) -> AuditEstimate:
+    def estimate(self, of: PairFilter = NO_FILTER) -> AuditEstimate:
         """What the audits that were drawn with this filter say of the pairs that it leaves now."""
         with reading(self._engine) as session:
             return _estimate(session, of)
@@ -172,7 +171,7 @@ class AuditStore:
         """The same for every filter that was drawn with."""
         with reading(self._engine) as session:
             named = session.exec(select(Audit.population).distinct().order_by(Audit.population)).all()
-            filters = [of for population in named if (of := PairFilter.model_validate_json(population)) != EVERYTHING]
+            filters = [of for population in named if (of := PairFilter.model_validate_json(population)) != NO_FILTER]
             return [_estimate(session, of) for of in filters]
 
     @staticmethod

@@ -17,14 +17,13 @@ import sqlalchemy as sa
 from sqlmodel import Session, col
 
 from annotation.fairface import VALUES
-from annotation.models import CURATED, FREE_QUESTION, Action, Pair, Status, Verdict
+from annotation.models import CURATED, FREE_QUESTION, GROUPS, OPEN, Action, Pair, Status, Verdict
 from annotation.statistics.group_stats import MAX_Q, MIN_RATIO, MIN_SIZE
 from annotation.statistics.intervals import Share, wilson
 from annotation.statistics.rates import Clusters, Contrast, Tally, benjamini_hochberg, contrast, design_effect
 from facellm.data import Attribute
 
 ATTRIBUTE: Final = "attribute"
-GROUPS: Final = ("race", "gender", "age")
 DECIDED: Final = (*CURATED, Status.REJECTED)
 
 
@@ -77,8 +76,7 @@ def read_progress(session: Session) -> Progress:
     """Everything, from the database as it is."""
     by_status = sa.select(col(Pair.status), sa.func.count()).group_by(col(Pair.status))
     statuses = dict.fromkeys(Status, 0) | {Status(status): number for status, number in session.execute(by_status)}
-    is_open = col(Pair.status).in_([status for status in Status if status.is_open])
-    missing = sa.func.sum(sa.case((is_open, col(Pair.overlap) - col(Pair.verdicts)), else_=0))
+    missing = sa.func.sum(sa.case((col(Pair.status).in_(OPEN), col(Pair.overlap) - col(Pair.verdicts)), else_=0))
     overlapped = sa.func.count(sa.case((col(Pair.overlap) > 1, 1)))
     verdicts, wanted, more = session.execute(sa.select(sa.func.sum(col(Pair.verdicts)), missing, overlapped)).one()
     return Progress(statuses, verdicts or 0, wanted or 0, more, _accepted(session), _rates(session))

@@ -7,7 +7,6 @@ up again, with the functions that decide. The one surprising fact: it reads one 
 may run while people review.
 """
 
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlmodel import Session, col
 
-from annotation.decisions import STANDING_FIELDS, outcome, standing
+from annotation.decisions import STANDING_FIELDS, outcome, standing_of_each
 from annotation.models import Decision, Pair, Status, Verdict
 
 CHUNK: Final = 2_000  # pairs at a time
@@ -91,13 +90,8 @@ def _by_pair(
 
 def _replayed(pair: Any, events: list[Any]) -> dict[str, Any]:
     """What the events add up to, and what stands of each reviewer."""
-    if not events:  # as of most pairs
-        own: dict[str, Any] = {}
-    else:
-        ordered = sorted(events, key=lambda event: event.reviewer)
-        each = itertools.groupby(ordered, key=lambda event: event.reviewer)
-        own = {name: stands for name, group in each if (stands := standing(list(group)))}
-    now = outcome(sorted(own.values(), key=lambda event: event.revision), pair.overlap)
+    own = standing_of_each(events)
+    now = outcome(own.values(), pair.overlap)
     values = {"status": now.status, "text": now.text, "verdicts": now.verdicts, "revision": len(events)}
     return values | {"standing": own}
 

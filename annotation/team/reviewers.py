@@ -16,12 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
-from annotation.models import Action, Decision, Pair, TrapAnswer, Verdict
+from annotation.models import VERDICTS, Action, Decision, Pair, TrapAnswer, Verdict
 from annotation.statistics.intervals import Share, wilson
 
 FAST: Final = 700  # milliseconds: nobody reads a picture and an answer in less
 ENOUGH_TRAPS: Final = 10  # before a catch rate is worth a word
-_VERDICTS: Final = (Action.ACCEPT, Action.EDIT, Action.REJECT)
 
 
 @dataclass
@@ -54,7 +53,7 @@ def read_reviewers(session: Session) -> list[ReviewerQuality]:
     for name in actions.keys() | days.keys() | caught.keys():
         of = actions.get(name, {})
         taken, fast, pairs = times.get(name, (None, None, []))
-        verdicts = sum(of.get(action.value, 0) for action in _VERDICTS)
+        verdicts = sum(of.get(action.value, 0) for action in VERDICTS)
         found.append(
             ReviewerQuality(
                 name,
@@ -87,7 +86,7 @@ def _times(session: Session) -> Mapping[str, Times]:
     """Quartiles in seconds, the share of fast accepts, and the pairs of those."""
     action = sa.type_coerce(col(Decision.action), sa.String)
     query = sa.select(col(Decision.reviewer), action, col(Decision.milliseconds))
-    query = query.where(action.in_(_VERDICTS), col(Decision.milliseconds).is_not(None), col(Decision.lot).is_(None))
+    query = query.where(action.in_(VERDICTS), col(Decision.milliseconds).is_not(None), col(Decision.lot).is_(None))
     taken: defaultdict[str, list[int]] = defaultdict(list)
     accepts: defaultdict[str, list[int]] = defaultdict(list)
     for name, done, milliseconds in session.execute(query):
@@ -132,7 +131,7 @@ def _differs(session: Session) -> Mapping[str, Share | None]:
     query = query.join_from(Pair, his, col(his.pair_id) == col(Pair.id)).join(
         other, sa.and_(col(other.pair_id) == col(Pair.id), col(other.reviewer) != col(his.reviewer))
     )
-    both = [condition for each in (his, other) for condition in (col(each.action).in_(_VERDICTS), col(each.blind))]
+    both = [condition for each in (his, other) for condition in (col(each.action).in_(VERDICTS), col(each.blind))]
     query = query.where(col(Pair.verdicts) > 1, *both).group_by(col(his.reviewer))
     return {name: wilson(hits, of) for name, hits, of in session.execute(query)}
 
@@ -141,7 +140,7 @@ def _overruled(session: Session) -> Mapping[str, Share | None]:
     his, last = aliased(Verdict), aliased(Verdict)
     query = sa.select(col(his.reviewer), sa.func.count(sa.case((_differ(his, last), 1))), sa.func.count())
     query = query.join(last, sa.and_(col(last.pair_id) == col(his.pair_id), col(last.reviewer) != col(his.reviewer)))
-    query = query.where(col(last.settles), ~col(his.settles), col(his.action).in_(_VERDICTS))
+    query = query.where(col(last.settles), ~col(his.settles), col(his.action).in_(VERDICTS))
     return {name: wilson(hits, of) for name, hits, of in session.execute(query.group_by(col(his.reviewer)))}
 
 

@@ -26,6 +26,7 @@ from annotation.database import reading, writing
 from annotation.decisions import STATUS_AFTER, labels_of
 from annotation.models import (
     CURATED,
+    GROUPS,
     Action,
     Decision,
     DecisionInput,
@@ -198,7 +199,7 @@ def _hosts(
     around = {each.pair.image_id for each in views}
     query = select(Pair).where(Pair.attribute == view.pair.attribute, ~seen, ~held)
     query = query.where(col(Pair.image_id).not_in(used), col(Pair.image_id).not_in(around))
-    for name in ("race", "gender", "age"):
+    for name in GROUPS:
         if len(values := {getattr(each.pair, name) for each in views}) == 1:
             query = query.where(getattr(Pair, name) == values.pop())
     for statuses in (CURATED, CLOSED, (Status.PENDING,)):
@@ -295,7 +296,7 @@ def _as_pair(
 ) -> tuple[Pair, tuple[Verdict, ...]]:
     """A row of `pairs` that is never stored; where its answer comes from it takes what is not shown."""
     stands = _standing(events)
-    groups = {name: labels.get(name, "") for name in ("race", "gender", "age")}
+    groups = {name: labels.get(name, "") for name in GROUPS}
     fields = trap.model_dump(include={"image_id", "attribute", "question", "answer", "created_at"})
     fields |= source.model_dump(include={"teacher", "prompt_version", "parameters", "run_id", "shuffle"})
     shown_id = FIRST_ID + (trap.id or 0)
