@@ -1,6 +1,5 @@
 """A review desk on a real server, and what a reviewer sees and does there, for tests in a browser."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from annotation.accounts.identity import NOBODY, Identity
 from annotation.models import Role
 from annotation.review_tab import build_review_tab
 from annotation.store import Store
+from tests import served_tab
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_CALLS = "**/component_server/**"
@@ -36,21 +36,9 @@ def served(store: Store) -> Iterator[str]:
             gr.Textbox(label="Text")
         with gr.Tab("Review"):
             build_review_tab(store, who)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app.launch(
-        prevent_thread_lock=True,
-        server_name="127.0.0.1",
-        server_port=port,
-        quiet=True,
-        ssr_mode=False,
-        run_history=False,
-        css_paths=ROOT / "facellm" / "studio.css",
-        js=(ROOT / "facellm" / "studio.js").read_text(encoding="utf-8"),
-    )
-    yield str(app.local_url).rstrip("/")
-    app.close()
+    script = (ROOT / "facellm" / "studio.js").read_text(encoding="utf-8")
+    with served_tab.served(app, css_paths=ROOT / "facellm" / "studio.css", js=script) as url:
+        yield url
 
 
 class Desk:

@@ -5,7 +5,6 @@ itself, against a real server.
 """
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from annotation.store import Store
 from annotation.teaching.usage_policy import POLICY_SUBJECT
 from facellm.config import load_settings
 from facellm.data import Attribute
+from tests.served_tab import served
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 STARTED = 60_000  # milliseconds for a process to begin on a busy machine
@@ -50,28 +50,15 @@ def teachers(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def opened(browser: Any, store: Store) -> Iterator[Any]:
     """A page with the tab alone, served on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with gr.Blocks() as app:
         tab = build_dataset_tab(store, load_settings(), cleo)
         app.load(tab.refresh, tab.inputs, tab.shown, show_progress="hidden")
-    try:
-        _, url, _ = app.launch(
-            prevent_thread_lock=True,
-            server_name="127.0.0.1",
-            server_port=port,
-            ssr_mode=False,
-            run_history=False,
-            quiet=True,
-        )
+    with served(app) as url:
         page = browser.new_page(viewport={"width": 1366, "height": 768})
         page.goto(url)
         page.wait_for_selector("#data-summary h3")
         yield page
         page.close()
-    finally:
-        app.close()
 
 
 def head(page: Any, text: str, timeout: int = STARTED) -> None:

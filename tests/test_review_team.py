@@ -47,6 +47,16 @@ def window(browser: Any, store: Store) -> Iterator[Callable[..., Desk]]:
             desk.close()
 
 
+def go_away(desk: Desk) -> int:
+    """More than a minute passes without a sign of the reviewer; the pair on his screen."""
+    desk.page.clock.install()
+    desk.page.reload()
+    desk.wait_for_state("showing")
+    desk.page.wait_for_timeout(300)
+    desk.page.clock.run_for(70_000)
+    return desk.pair
+
+
 def test_nobody_is_given_what_another_has_before_him(window: Callable[..., Desk], store: Store) -> None:
     ana = window("ana")
     ben = window("ben")
@@ -77,12 +87,7 @@ def test_a_window_that_closes_gives_its_pairs_back(window: Callable[..., Desk], 
 
 def test_who_is_away_gives_back_what_was_not_seen(window: Callable[..., Desk], store: Store) -> None:
     ana = window("ana")
-    ana.page.clock.install()
-    ana.page.reload()
-    ana.wait_for_state("showing")
-    shown = ana.pair
-    ana.page.wait_for_timeout(300)
-    ana.page.clock.run_for(70_000)
+    shown = go_away(ana)
     ben = window("ben")
     assert ben.pair == shown + 1, "all but the one on screen"
     ana.page.mouse.move(5, 5)
@@ -95,12 +100,7 @@ def test_who_is_away_gives_back_what_was_not_seen(window: Callable[..., Desk], s
 
 def test_a_pair_whose_lease_was_lost_goes_with_a_sentence(window: Callable[..., Desk], store: Store) -> None:
     ana = window("ana")
-    ana.page.clock.install()
-    ana.page.reload()
-    ana.wait_for_state("showing")
-    shown = ana.pair
-    ana.page.wait_for_timeout(300)
-    ana.page.clock.run_for(70_000)
+    shown = go_away(ana)
     store.release("ana")  # as if ten minutes had passed
     ben = window("ben")
     assert ben.pair == shown

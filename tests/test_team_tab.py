@@ -3,7 +3,6 @@
 python -m pytest tests/test_team_tab.py
 """
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from annotation.seed import seed
 from annotation.store import Store
 from annotation.team_tab import build_team_tab
 from tests.made_team import decide
+from tests.served_tab import served
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -51,31 +51,17 @@ def store(data_dir: Path) -> Iterator[Store]:
 @contextmanager
 def opened(browser: Any, store: Store, door: Door) -> Iterator[Any]:
     """A page with the tab alone, served on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with gr.Blocks() as app:
         tab = build_team_tab(store, door.who)
         app.load(tab.refresh, tab.inputs, tab.shown, show_progress="hidden")
     failures: list[str] = []
-    try:
-        _, url, _ = app.launch(
-            prevent_thread_lock=True,
-            server_name="127.0.0.1",
-            server_port=port,
-            ssr_mode=False,
-            run_history=False,
-            quiet=True,
-            css_paths=STYLES,
-        )
+    with served(app, css_paths=STYLES) as url:
         page = browser.new_page(viewport={"width": 1366, "height": 900})
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(url)
         page.wait_for_selector("#team-progress h3")
         yield page
         page.close()
-    finally:
-        app.close()
     assert failures == []
 
 

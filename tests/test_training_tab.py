@@ -1,6 +1,5 @@
 """The Fine-tune tab in a real browser: the button, a real run, reload, restart, Stop, and refusals."""
 
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from facellm.config import Settings
 from facellm.data import Attribute, Example, content_hash, write_examples
 from facellm.jobs import SnapshotRef, State
 from facellm.training_tab import build_training_tab
+from tests import served_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 LOADED = 90_000  # milliseconds for a training process to load torch on a busy machine
@@ -48,24 +48,11 @@ def served(
         write_examples(path, examples)
         return SnapshotRef(name, content_hash(examples), path)
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with gr.Blocks() as page:
         settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu", adapter=adapter)
         build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)], refusal=nobody_is_refused)
-    try:
-        _, url, _ = page.launch(
-            prevent_thread_lock=True,
-            server_name="127.0.0.1",
-            server_port=port,
-            ssr_mode=False,
-            run_history=False,
-            quiet=True,
-        )
+    with served_tab.served(page) as url:
         yield url
-    finally:
-        page.close()
 
 
 def opened(browser: Any, url: str) -> Any:
