@@ -1,6 +1,7 @@
 """A page of Gradio on a free port of 127.0.0.1, served in this process."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,3 +21,35 @@ def served(page: gr.Blocks, **options: Any) -> Iterator[str]:
         yield url.rstrip("/")
     finally:
         page.close()
+
+
+@contextmanager
+def settled(page: Any, timeout: float = 30) -> Iterator[None]:
+    """A page of Playwright: do what the block does, and then wait until all events that it has caused have ended.
+
+    Events may follow from each other, and what they change need not show. While there is one, the page has a request
+    of the queue open; seconds of nothing are not needed, since the next event is sent before the stream of the last
+    one is closed, or within a moment of it.
+    """
+    going: set[Any] = set()
+
+    def begins(request: Any) -> None:
+        if "/queue/" in request.url:
+            going.add(request)
+
+    def ends(request: Any) -> None:
+        going.discard(request)
+
+    listeners = {"request": begins, "requestfinished": ends, "requestfailed": ends}
+    for name, listener in listeners.items():
+        page.on(name, listener)
+    try:
+        yield
+        end, quiet = time.monotonic() + timeout, 0
+        while quiet < 4:
+            assert time.monotonic() < end, f"still going after {timeout} s: {[request.url for request in going]}"
+            page.wait_for_timeout(50)
+            quiet = 0 if going else quiet + 1
+    finally:
+        for name, listener in listeners.items():
+            page.remove_listener(name, listener)

@@ -16,6 +16,7 @@ from gradio_client import Client, handle_file
 from lively_model import LANGUAGE_LINEARS, save_adapter, save_lively
 from people import nobody_is_refused
 from PIL import Image
+from served_tab import settled
 
 from facellm.answerers import BASE, Answerers
 from facellm.blind_tab import BlindEvents, VoteBook
@@ -547,11 +548,12 @@ def test_one_pane_answers_again_by_its_own_settings_and_the_other_stays(page: An
     before = answers(page)
     page.click("#chat-settings button")
     page.click("#chat-whom input")
-    page.click("[role=option]:has-text('tuned')")
-    page.locator("#chat-settings input[type=number]").first.fill("1.5")
-    page.keyboard.press("Tab")
+    with settled(page):  # the numbers of "tuned" come, which would be put over what is typed
+        page.click("[role=option]:has-text('tuned')")
+    with settled(page):
+        page.locator("#chat-settings input[type=number]").first.fill("1.5")
+        page.keyboard.press("Tab")
     page.wait_for_selector(".chat-pane label:has-text('tuned · own settings')")
-    page.wait_for_timeout(700)  # the label comes with the first of two events, the number with the second
     page.hover(".chat-pane >> nth=1")
     page.click(".chat-pane >> nth=1 >> button[title=Retry]")
     last = "[...document.querySelectorAll('.chat-pane')][1].querySelector('[data-testid=bot]').innerText"
@@ -690,7 +692,7 @@ def test_another_mode_during_an_answer_unlocks_nothing(page: Any, app: App) -> N
     page.wait_for_selector("#blind-verdicts button")
     page.fill("#chat-box textarea", "Who?")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(700)
+    page.wait_for_timeout(700)  # nothing is to happen
     assert page.is_visible("#chat-box .stop-button")
     page.click("#chat-box .stop-button")
     app.wait_until_free(2)
