@@ -29,6 +29,10 @@ class RunConfig(BaseModel):
         default=None, min_length=64, max_length=64, description="The snapshot's content hash."
     )
 
+    compare_with: str | None = Field(
+        default=None, description="The adapter in use when the run was made: folder or Hub id, measured beside it."
+    )
+
     epochs: int = Field(default=1, ge=1, le=1000, description="How often every pair is seen.")
     max_steps: int | None = Field(
         default=None, ge=1, description="Number of steps; where it is set, epochs do not count."
@@ -65,14 +69,53 @@ class RunConfig(BaseModel):
     alpha: int = Field(default=32, ge=1, le=4096, description="LoRA's scale; its effect is alpha / rank.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of LoRA's inputs dropped in training.")
 
+    rslora: bool = Field(
+        default=False, description="Scale LoRA by alpha / √rank instead of alpha / rank; for high ranks."
+    )
+    dora: bool = Field(default=False, description="Weight-decomposed LoRA. Refused, see the message.")
+
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="Of the LoRA matrices, the order of the images and dropout."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where to train; auto takes a GPU if any."
     )
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Type to compute in; auto takes bfloat16 where the processor computes it faster."
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        default="none", description="Of the base's language model while training (QLoRA); needs bitsandbytes."
+    )
+    attention: Literal["auto", "sdpa", "flex"] = Field(
+        default="auto", description="Kernel of the shared prefix; auto takes FlexAttention on a GPU. Same result."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations again instead of keeping them: less memory, a third slower."
+    )
     feature_cache_mb: int = Field(
         default=1024, ge=0, description="Memory for vision features that later epochs use again."
+    )
+    feature_disk_gb: float = Field(
+        default=20, ge=0, description="Disk, in the run's folder while it trains, for those that do not fit there."
+    )
+
+    held_out: float = Field(
+        default=0.05, ge=0, le=0.5, description="Share of the images that are not trained on but measured."
+    )
+    evaluations: int = Field(
+        default=4, ge=0, le=100, description="How often an epoch the held-out loss is measured; once at the end anyway."
+    )
+    patience: int = Field(
+        default=0, ge=0, description="Stop early after so many measurements without a lower held-out loss; 0: never."
+    )
+    measured_faces: int = Field(
+        default=40, ge=0, le=1000, description="Rendered faces asked about after the run, as by `attributes`; 0: none."
+    )
+    checkpoint_minutes: float = Field(
+        default=5, gt=0, description="Time between two checkpoints, from which a run can be resumed."
+    )
+    trackers: Literal["installed", "none"] = Field(
+        default="installed", description="Log to TensorBoard and Trackio, too, where they are installed."
     )
 
     @field_validator("base_model")

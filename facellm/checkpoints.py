@@ -1,0 +1,50 @@
+"""The checkpoints of a run, as its directory tells of them: checkpoints/step-N with complete.json, written last.
+
+The one surprising fact: a checkpoint without complete.json does not count. The process may have been killed, or the
+disk may have been full, while it was written.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from facellm.run_files import write_json
+
+FOLDER = "checkpoints"
+COMPLETE = "complete.json"
+KEPT = 2  # the last one, and the one before it should a disk damage that
+_NAME = re.compile(r"step-([0-9]+)")
+
+
+@dataclass(frozen=True, order=True)
+class Checkpoint:
+    """A complete checkpoint: training goes on after this step."""
+
+    step: int
+    path: Path
+
+
+def checkpoints(run_dir: Path) -> list[Checkpoint]:
+    """The complete ones, oldest first."""
+    found = ((_NAME.fullmatch(path.name), path) for path in (run_dir / FOLDER).glob("step-*"))
+    return sorted(Checkpoint(int(name[1]), path) for name, path in found if name and (path / COMPLETE).is_file())
+
+
+def last_checkpoint(run_dir: Path) -> Checkpoint | None:
+    """The one to resume from."""
+    return max(checkpoints(run_dir), default=None)
+
+
+def folder_of(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint after a step belongs."""
+    return run_dir / FOLDER / f"step-{step}"
+
+
+def complete(run_dir: Path, step: int) -> None:
+    """Declare a written checkpoint complete, and remove all but the last `KEPT` and what is incomplete."""
+    write_json(folder_of(run_dir, step) / COMPLETE, {"step": step})
+    kept = {checkpoint.path for checkpoint in checkpoints(run_dir)[-KEPT:]}
+    for path in (run_dir / FOLDER).iterdir():
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
