@@ -20,7 +20,6 @@ import typer
 
 from annotation.exports.exporting import Exported, export
 from annotation.exports.forms import Form
-from annotation.exports.hub import check_can_push, push
 from annotation.exports.snapshot_diff import EXAMPLES, Difference, compare
 from annotation.exports.snapshot_file import read_rows
 from annotation.exports.splits import Splits
@@ -30,6 +29,7 @@ from annotation.store import Store
 from facellm.config import Settings, load_settings
 from facellm.data import SNAPSHOT_FILE
 from facellm.errors import ConfigError
+from facellm.hub import check_can_push, push
 
 app = typer.Typer()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
