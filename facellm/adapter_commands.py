@@ -5,13 +5,14 @@ python -m facellm extract OpenGVLab/InternVL3-1B-hf Idiap/FaceLLM-1B#model facel
 python -m facellm push run-1 somebody/faces-lora --dry-run
 """
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from facellm.config import load_settings
-from facellm.errors import ConfigError
+from facellm.errors import ConfigError, ModelError
 
 app = typer.Typer()
 
@@ -37,6 +38,44 @@ def merge_command(
     print(f"{out}: {done.base} with {done.modules} layers changed, {done.nbytes / 1e9:.2f} GB in {files} of weights")
     if done.other_base:
         print(f"Mind that the adapter was made for {done.named_base}.")
+
+
+@app.command("extract")
+def extract_command(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The checkpoint that was trained from.")],
+    merged: Annotated[
+        str, typer.Argument(metavar="MERGED", help="The one that came out, such as Idiap/FaceLLM-1B#model.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The adapter's folder to make.")],
+    rank: Annotated[int, typer.Option(min=1, max=1024, help="Of the adapter.")] = 16,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with images and question, such as a snapshot's.  [default: rendered faces]"),
+    ] = None,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"],
+        typer.Option(help="In which answers are compared; bfloat16 takes half the memory and adds noise of its own."),
+    ] = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """Recover a LoRA adapter from a merged checkpoint, if its answers are the same with it."""
+    import torch
+
+    from facellm.agreement_gate import default_questions, read_questions
+    from facellm.extraction import Work, extract
+
+    settings = load_settings()
+    questions = default_questions() if prompts is None else read_questions(prompts)
+    work = Work(settings.device, getattr(torch, dtype))
+    found = extract(base, merged, out, questions, rank=rank, work=work)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print("\n".join(found.lines()))
+    if not found.agreement.passed:
+        raise ModelError(found.why_not())
+    if not as_json:
+        print(f"{out}: a LoRA adapter of rank {rank} for {base}")
 
 
 def _found(adapter: str) -> str:

@@ -2,9 +2,9 @@
 
     python -m facellm merge run-1 faces-1b
 
-Tensor by tensor, so that it takes the memory of one file of 2 GB, however large the base is: W + scale · B A in float32,
-rounded once to the type that the base's config.json names. The one surprising fact: in bfloat16 that rounding loses
-part of a small update, so a merged model may answer a shade differently than the base with the adapter beside it.
+Tensor by tensor, so that it takes the memory of one file of 2 GB, however large the base is: W + scale · B A in
+float32, rounded once to the type that the base's config.json names. The one surprising fact: in bfloat16 that rounding
+loses part of a small update, so a merged model may answer a shade differently than the base with the adapter beside it.
 """
 
 import json

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from facellm.checkpoint import check_kind
 from facellm.errors import ModelError
@@ -136,7 +136,7 @@ def _stored(folder: Path, skeleton: Any) -> Iterator[tuple[str, Stored]]:
     """Each tensor of the files with its name in the loaded model."""
     rules = get_model_conversion_mapping(skeleton)
     renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
-    others = [rule for rule in rules if not isinstance(rule, WeightRenaming)]
+    others = [rule for rule in rules if isinstance(rule, WeightConverter)]
     known = skeleton.state_dict()
     for file in _weight_files(folder):
         with safe_open(file, framework="pt") as opened:
