@@ -247,7 +247,7 @@ def _factored(before: StoredWeights, after: StoredWeights, name: str, rank: int,
     difference = new_there - old.to(kind, torch.float32)
     if not bool(difference.isfinite().all()):
         raise ModelError(f"The tensor {name} holds numbers that are not finite, so there is no difference to extract.")
-    left, values, right = _decomposed(difference, rank)
+    left, values, right = decomposed(difference, rank)
     roots = values[:rank].sqrt()
     up, down = left[:, :rank] * roots, right[:rank] * roots[:, None]
     noise = _rounding(torch.maximum(new_there.abs(), difference.abs()), new.dtype)
@@ -264,7 +264,7 @@ def _factored(before: StoredWeights, after: StoredWeights, name: str, rank: int,
     )
 
 
-def _decomposed(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def decomposed(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """U [out, k], S [k] and Vᵀ [k, in]: all of a small matrix, of a large one more than the rank asks for."""
     if min(difference.shape) <= FULL_SIDE:
         left, values, right = torch.linalg.svd(difference, full_matrices=False)

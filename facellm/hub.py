@@ -1,20 +1,25 @@
-"""An export to the Hugging Face Hub, as a dataset repository.
+"""A folder to the Hugging Face Hub: an export as a dataset repository, an adapter as a model repository.
 
-The token is read by huggingface_hub itself: from HF_TOKEN, or where `hf auth login` has put it. The one surprising
-fact: a repository that is made here is private, for the pictures are faces; one that is there stays as public as it is.
+The token is read by huggingface_hub itself: from HF_TOKEN, or where `hf auth login` has put it, and never shown. The
+one surprising fact: a repository that is there stays as public as it is; `private` is for one that is made.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx2
 
 from facellm.errors import ConfigError, DataError
 
 
-def check_can_push(repository: str) -> None:
+def check_can_push(repository: str, what: str) -> None:
     """See before the work what can be seen without the network.
+
+    Args:
+        repository: NAME or OWNER/NAME.
+        what: the option or command by which a person named it, for the message.
 
     Raises:
         ConfigError: there is no token, or the name is none of a repository.
@@ -25,37 +30,44 @@ def check_can_push(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise ConfigError(
-            f"--push-to-hub {repository} is no name of a repository. Expected NAME or OWNER/NAME."
-        ) from error
+        raise ConfigError(f"{what} {repository} is no name of a repository. Expected NAME or OWNER/NAME.") from error
     if get_token() is None:
         raise ConfigError(
-            "--push-to-hub needs a token that may write: set HF_TOKEN, or sign in once with `hf auth login`."
+            f"{what} needs a token that may write: set HF_TOKEN, or sign in once with `hf auth login`."
         )
 
 
-def push(folder: Path, repository: str, message: str) -> str:
-    """Upload an export; return the address of its repository, which is made, private, where there is none.
+def push(
+    folder: Path, repository: str, message: str, *, kind: Literal["dataset", "model"], private: bool, again: str
+) -> str:
+    """Upload a folder; return the address of its repository, which is made where there is none.
+
+    Args:
+        folder: with what is to be there.
+        repository: NAME or OWNER/NAME.
+        message: of the commit.
+        kind: of repository.
+        private: whether a repository that is made is hidden from others.
+        again: what to do after a failure, a sentence.
 
     Raises:
-        DataError: the Hub cannot be reached or refuses; the export stays where it is.
+        DataError: the Hub cannot be reached or refuses.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 - it takes half a second, and few need it
     from huggingface_hub.utils import logging  # noqa: PLC0415
 
     logging.set_verbosity_error()  # what it tries again on its own is no news
-    with _explained(folder, repository):
+    with _explained(repository, again):
         api = HfApi()
-        made = api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        api.upload_folder(folder_path=folder, repo_id=made.repo_id, repo_type="dataset", commit_message=message)
+        made = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=made.repo_id, repo_type=kind, commit_message=message)
         return str(made)
 
 
 @contextmanager
-def _explained(folder: Path, repository: str) -> Iterator[None]:
+def _explained(repository: str, again: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
-    again = f"The export is in {folder}; to try again: hf upload --repo-type dataset {repository} {folder}"
     try:
         yield
     except OfflineModeIsEnabled as error:

@@ -17,7 +17,7 @@ from facellm.agreement_gate import Question, default_questions, read_questions
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE
 from facellm.data import Attribute, write_examples
 from facellm.errors import DataError, ModelError
-from facellm.extraction import Work, extract
+from facellm.extraction import Work, decomposed, extract
 from facellm.faces import EVALUATION_SEEDS, render, sample
 from facellm.merging import merge
 from facellm.model import ChatModel, Request, Turn
@@ -101,7 +101,20 @@ def test_what_was_merged_comes_back(merged: dict[torch.dtype, Path], tmp_path: P
         assert torch.allclose(updates[0], updates[1], atol=1e-6), module
 
 
-def test_layers_that_were_not_trained_are_left_out(merged: dict[torch.dtype, Path], tmp_path: Path) -> None:
+def test_of_a_large_matrix_the_first_singular_values_are_found_without_the_others() -> None:
+    draw = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(side, 16, generator=draw) for side in (1700, 1600))
+    update = 1e-3 * left @ right.T
+    noisy = update + 1e-3 * torch.randn(update.shape, generator=draw)
+    found = decomposed(noisy, 16)
+    up, values, down = (part for part in found)
+    cut = (up[:, :16] * values[:16]) @ down[:16]
+    assert len(values) == 96
+    assert (cut - update).norm() < 0.1 * update.norm()
+    assert all(torch.equal(one, other) for one, other in zip(found, decomposed(noisy, 16), strict=True))
+
+
+def test_layers_that_were_not_trained_are_left_out(tmp_path: Path) -> None:
     """A difference of rank 80 in the values' layers alone, which have 64 outputs; one of them is as it was."""
     shutil.copytree(EMBEDDED_BASE, tmp_path / "base")
     names = [f"language_model.model.layers.{layer}.self_attn.v_proj.weight" for layer in (0, 1, 3)]
