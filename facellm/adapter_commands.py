@@ -78,6 +78,37 @@ def extract_command(
         print(f"{out}: a LoRA adapter of rank {rank} for {base}")
 
 
+@app.command("push")
+def push_command(
+    adapter: AdapterArgument,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME; made where there is none.")],
+    base: Annotated[
+        str | None, typer.Option(help="The base's repository, where the adapter was trained on a folder.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private/--public", help="Of a repository that is made.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the card and the files, and send nothing.")] = False,
+) -> None:
+    """Upload an adapter to the Hugging Face Hub, with a model card written from its run's facts."""
+    from facellm import hub
+    from facellm.adapter_facts import gather
+    from facellm.model_card import staged
+
+    hub.check_repository(repository, "REPO")
+    if not dry_run:
+        hub.check_token("push")
+    facts = gather(Path(_found(adapter)), base)
+    with staged(facts, repository) as folder:
+        if dry_run:
+            print((folder / "README.md").read_text(encoding="utf-8"))
+            for path in sorted(folder.iterdir()):
+                print(f"{path.stat().st_size:>14,} bytes  {path.name}")
+            print(f"Nothing was sent to {repository}.")
+            return
+        message = f"LoRA adapter {facts.name}, {facts.sha256[:12]}"
+        again = "The adapter is as it was; run the same command again."
+        print(f"Pushed to {hub.push(folder, repository, message, kind='model', private=private, again=again)}")
+
+
 def _found(adapter: str) -> str:
     """The folder or Hub id of the adapter that was named."""
     found = load_settings().find_adapter(adapter, beside=None)

@@ -14,27 +14,22 @@ import httpx2
 from facellm.errors import ConfigError, DataError
 
 
-def check_can_push(repository: str, what: str) -> None:
-    """See before the work what can be seen without the network.
-
-    Args:
-        repository: NAME or OWNER/NAME.
-        what: the option or command by which a person named it, for the message.
-
-    Raises:
-        ConfigError: there is no token, or the name is none of a repository.
-    """
-    from huggingface_hub import get_token  # noqa: PLC0415 - it takes half a second, and few need it
-    from huggingface_hub.utils import HFValidationError, validate_repo_id  # noqa: PLC0415
+def check_repository(name: str, what: str) -> None:
+    """Raise ConfigError if this can be no repository's name; `what` is the option by which a person gave it."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # noqa: PLC0415 - it takes half a second
 
     try:
-        validate_repo_id(repository)
+        validate_repo_id(name)
     except HFValidationError as error:
-        raise ConfigError(f"{what} {repository} is no name of a repository. Expected NAME or OWNER/NAME.") from error
+        raise ConfigError(f"{what} {name} is no name of a repository. Expected NAME or OWNER/NAME.") from error
+
+
+def check_token(what: str) -> None:
+    """Raise ConfigError if there is no token to push with; `what` is the option that needs it."""
+    from huggingface_hub import get_token  # noqa: PLC0415 - it takes half a second, and few need it
+
     if get_token() is None:
-        raise ConfigError(
-            f"{what} needs a token that may write: set HF_TOKEN, or sign in once with `hf auth login`."
-        )
+        raise ConfigError(f"{what} needs a token that may write: set HF_TOKEN, or sign in once with `hf auth login`.")
 
 
 def push(

@@ -29,7 +29,7 @@ from annotation.store import Store
 from facellm.config import Settings, load_settings
 from facellm.data import SNAPSHOT_FILE
 from facellm.errors import ConfigError
-from facellm.hub import check_can_push, push
+from facellm.hub import check_repository, check_token, push
 
 app = typer.Typer()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -116,7 +116,8 @@ def export_command(
     if parts is None and seed:
         raise ConfigError("--seed says how to split, so it needs --splits, such as train=0.9,test=0.1.")
     if push_to_hub is not None:
-        check_can_push(push_to_hub, "--push-to-hub")
+        check_repository(push_to_hub, "--push-to-hub")
+        check_token("--push-to-hub")
     with _store(settings) as store:
         snapshot = store.find_snapshot(name)
     folder = settings.snapshots_dir / snapshot.name
