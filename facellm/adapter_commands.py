@@ -59,14 +59,12 @@ def extract_command(
     as_json: JsonOption = False,
 ) -> None:
     """Recover a LoRA adapter from a merged checkpoint, if its answers are the same with it."""
-    import torch
-
     from facellm.agreement_gate import default_questions, read_questions
     from facellm.extraction import Work, extract
 
     settings = load_settings()
     questions = default_questions() if prompts is None else read_questions(prompts)
-    work = Work(settings.device, getattr(torch, dtype))
+    work = Work(settings.device, dtype)
     found = extract(base, merged, out, questions, rank=rank, work=work)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

@@ -121,7 +121,7 @@ def gather(folder: Path, base: str | None = None) -> Facts:
         adapter=adapter,
         sha256=sha256_file(folder / ADAPTER_WEIGHTS),
         base=base or (None if not named else _public(named)),
-        license=_license(base or named),
+        license=_license(named) or _license(base),
         run=run,
         notes=_notes(folder / "README.md"),
     )

@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig
@@ -147,7 +147,7 @@ class Work:
     """How an extraction is done, apart from what it is about."""
 
     device: Device = "auto"
-    dtype: torch.dtype = torch.float32  # in which answers are compared
+    dtype: Literal["float32", "bfloat16"] = "float32"  # in which answers are compared
     advance: Callable[[int], object] = field(default=lambda _count: None)  # is told how many more tensors are read
 
 
@@ -179,8 +179,9 @@ def extract(
         raise ModelError(f"All tensors of {merged} are those of {base}: there is no difference to extract.")
     with beside(out) as partial:
         _save(layers, linears, before, rank, partial)
-        answered = answer(merged, questions, device=work.device, dtype=work.dtype)
-        agreement = compare(base, partial, answered, device=work.device, dtype=work.dtype)
+        kind: torch.dtype = getattr(torch, work.dtype)
+        answered = answer(merged, questions, device=work.device, dtype=kind)
+        agreement = compare(base, partial, answered, device=work.device, dtype=kind)
         if agreement.passed:
             os.rename(partial, out)
     return Extraction(Spectrum.of(layers, rank), agreement, equal)

@@ -154,10 +154,9 @@ def _data(run: Run) -> str:
         f"its content: `{run.record['examples_sha256']}`.\n\n"
     )
     if held_out := run.result.get("held_out"):
-        text += (
-            f"Of these, {held_out['pairs']:,} pairs about {held_out['images']:,} pictures were held out and not trained "
-            "on.\n\n"
-        )
+        images = held_out["images"]
+        about = f"{images:,} picture" if images == 1 else f"{images:,} pictures"
+        text += f"Of these, {held_out['pairs']:,} pairs about {about} were held out, not trained on.\n\n"
     text += table(("attribute", "pairs"), _by_count(tally.attributes))
     text += "\n" + table(("teacher", "pairs"), _by_count(tally.teachers))
     text += "\n" + table(("decision", "pairs"), _by_count(tally.statuses)) + "\n"
@@ -290,7 +289,7 @@ def _licence(facts: Facts) -> str:
     base = facts.base or "its base"
     known = f"licence of `{base}`, {facts.license}," if facts.license else f"licence of `{base}`, not known here,"
     return (
-        f"The adapter is of use only with its base, so the {known} applies to what is made of both. Pictures and labels "
-        "have licences of their own (FairFace: CC BY 4.0), and a teacher's terms may restrict what is trained on its "
-        "answers.\n"
+        f"The adapter is of use only with its base, so the {known} applies to what is made of both. Pictures and "
+        "labels have licences of their own (FairFace: CC BY 4.0), and a teacher's terms may restrict what is trained "
+        "on its answers.\n"
     )
