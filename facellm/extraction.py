@@ -266,14 +266,26 @@ def _factored(before: StoredWeights, after: StoredWeights, name: str, rank: int,
 
 
 def decomposed(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, k], S [k] and Vᵀ [k, in]: all of a small matrix, of a large one more than the rank asks for."""
+    """U [out, k], S and Vᵀ [k, in]: at least as many as the rank asks for, and all S of a small matrix."""
     if min(difference.shape) <= FULL_SIDE:
-        left, values, right = torch.linalg.svd(difference, full_matrices=False)
-        return left, values, right
+        return _all_values(difference, rank)
     with torch.random.fork_rng(devices=[difference.device] if difference.is_cuda else []):
         torch.manual_seed(0)  # the same checkpoints give the same adapter
         left, values, right = torch.svd_lowrank(difference, q=min(*difference.shape, 4 * rank + 32), niter=6)
     return left, values, right.mT
+
+
+def _all_values(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """By the eigenvectors of D Dᵀ in float64: all S as exact as LAPACK's in float32, vectors only for the rank."""
+    if difference.shape[0] > difference.shape[1]:
+        left, values, right = _all_values(difference.mT, rank)
+        return right.mT, values, left.mT
+    exact = difference.double()
+    squares, vectors = torch.linalg.eigh(exact @ exact.mT)  # the smallest first
+    values, left = squares.flip(0).clamp_min(0).sqrt(), vectors.flip(1)[:, :rank]
+    sizes = values[:rank, None]
+    right = torch.where(sizes > 0, (left.mT @ exact) / sizes.clamp_min(torch.finfo(torch.float64).tiny), 0)
+    return left.float(), values.float(), right.float()
 
 
 def _rounding(size: Tensor, kind: torch.dtype) -> float:
