@@ -76,7 +76,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         with trainer.headless():
             _enter(run_dir, "training")
             _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
-            result |= progress.summary()
+            result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
             if progress.losses:
                 if config.patience and progress.best and not stop.is_set():
                     trainer.take_best()
@@ -129,8 +129,8 @@ def _prepared(
         again=data.again if is_once else None,
     )
     log.info(
-        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on {base.device} in {dtype}, on "
-        f"average; {len(data.held_out)} rows are held out"
+        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {base.device} in "
+        f"{_name(dtype)}; {len(data.held_out)} rows are held out"
     )
     return trainer, progress
 
@@ -194,6 +194,10 @@ def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) ->
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
