@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from facellm.errors import FaceLLMError
+from facellm.estimate_commands import app as estimate_app
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder or a Hub id with an InternVL model.  [default: from the settings]")
@@ -25,6 +26,7 @@ AdapterOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
+app.add_typer(estimate_app)
 
 
 @app.command()
