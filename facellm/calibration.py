@@ -5,11 +5,8 @@ multiply bfloat16 twice as fast as float32 and some ten times slower, and a smal
 one, since its products are shorter than the handing over between threads.
 """
 
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
@@ -20,9 +17,6 @@ from transformers import InternVLForConditionalGeneration
 TRIALS = 5
 LONG_STEP = 0.02  # seconds
 MARGIN = 0.9  # another way must take less than this share of the time to be chosen
-LAYER_CALL = 0.0008  # seconds of a layer's calls in one direction
-MOST_TOKENS = 4096  # of a trial
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 SPARE = 1.3  # times the size that must be free before weights are widened
 
 
@@ -79,69 +73,3 @@ def fastest(work: Callable[[], object]) -> float:
         work()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What this machine does in a second."""
-
-    products: float  # operations of matrix products
-    moved: float  # bytes that simple functions read and write
-    call: float  # seconds that a layer takes however small it is
-
-
-@torch.no_grad()
-def measure_speed(device: str, dtype: torch.dtype, width: int, inner: int, *, tokens: int) -> Speed:
-    """Try a linear layer of a model and the activation after it, with as many threads as training takes.
-
-    Args:
-        width: of the layer's input.
-        inner: of its output.
-        tokens: that are computed at once; tried with a few thousand of them at most.
-    """
-    tokens = max(64, min(tokens, MOST_TOKENS))
-    before = torch.get_num_threads()
-    torch.set_num_threads(training_threads())
-    try:
-        weight = torch.randn(inner, width, device=device).to(dtype)
-        inputs = torch.randn(tokens, width, device=device).to(dtype)
-        outputs = torch.randn(tokens, inner, device=device).to(dtype)
-        linear = fastest(lambda: _finished(functional.linear(inputs, weight)))
-        simple = fastest(lambda: _finished(functional.silu(outputs) * outputs))
-    finally:
-        torch.set_num_threads(before)
-    return Speed(2 * tokens * width * inner / linear, 5 * outputs.nbytes / simple, LAYER_CALL)
-
-
-def _finished(result: torch.Tensor) -> None:
-    if result.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def compute_type(wanted: str, device: str, width: int, inner: int) -> torch.dtype:
-    """The type in which a run computes: the wanted one; with "auto", bfloat16 where this processor is faster in it."""
-    if wanted != "auto":
-        return torch.float32 if wanted == "float32" else torch.bfloat16
-    if device == "cuda":
-        return torch.bfloat16
-    speeds = {
-        dtype: measure_speed(device, dtype, width, inner, tokens=512).products
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    return torch.bfloat16 if speeds[torch.bfloat16] * MARGIN > speeds[torch.float32] else torch.float32
-
-
-def training_threads() -> int:
-    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
-
-    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
-    its cores; torch sees all of the machine's.
-    """
-    cores = os.cpu_count() or 1
-    try:
-        quota, period = CGROUP_LIMIT.read_text().split()
-    except OSError:  # no container, or not Linux
-        quota = "max"
-    if quota != "max":
-        cores = min(cores, round(int(quota) / int(period)))
-    return max(1, cores - 1)

@@ -27,7 +27,6 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoProcessor, InternVLProcessor
 
-from facellm.calibration import Speed, compute_type, measure_speed
 from facellm.checkpoint import check_kind
 from facellm.collate import Pair, make_rows
 from facellm.conversation import Turn, as_plain_text
@@ -49,6 +48,7 @@ from facellm.training_cost import (
     training,
     vision,
 )
+from facellm.training_speed import Speed, compute_type, measure_speed
 
 SAMPLE = 48  # images, evenly spread
 LONGEST = 16  # and those with the most characters
@@ -160,7 +160,7 @@ def estimate(config: RunConfig, examples: Iterable[Example], *, folder: Path | N
     shape, processor = _read_base(source, within, config.base_model)
     geometry = Geometry.of(shape)
     sample = _Sample.of(examples, processor)
-    dtype = compute_type(config.dtype, device, geometry.width, geometry.inner)
+    dtype = compute_type(config.dtype, device, geometry.width)
     return _Estimating(config, geometry, sample, device, available, dtype).result(folder)
 
 

@@ -33,7 +33,6 @@ from transformers import (
     set_seed,
 )
 
-from facellm.calibration import training_threads
 from facellm.checkpoint import load_checkpoint
 from facellm.collate import NO_LOSS, PADDING, ImageTable, Row, collate, encode, make_rows, model_inputs
 from facellm.data import content_hash, read_examples, sha256_file
@@ -45,6 +44,7 @@ from facellm.run_files import append_json, write_json
 
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 log = logging.getLogger(__name__)
 
 
@@ -72,7 +72,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
                 f"{EXAMPLES} of {run_dir.name} has been changed since the run was made: its hash is {found[:12]}…, "
                 f"expected {record['examples_sha256'][:12]}…. Make a new run from the file."
             )
-        torch.set_num_threads(min(torch.get_num_threads(), training_threads()))
+        torch.set_num_threads(_threads())
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
 
@@ -276,3 +276,19 @@ def _save_adapter(model: PeftModel, folder: Path) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return sha256_file(folder / ADAPTER_WEIGHTS)
+
+
+def _threads() -> int:
+    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
+
+    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
+    its cores; torch sees all of the machine's.
+    """
+    cores = torch.get_num_threads()
+    try:
+        quota, period = CGROUP_LIMIT.read_text().split()
+    except OSError:  # no container, or not Linux
+        quota = "max"
+    if quota != "max":
+        cores = min(cores, round(int(quota) / int(period)))
+    return max(1, cores - 1)

@@ -20,7 +20,7 @@ SHARED |= {"facellm.remote_server"}  # a teacher is asked as a remote pane is: o
 TORCH = {"torch", "torchvision", "transformers", "peft", "accelerate", "safetensors"}
 MODEL_SIDE = {"adapters", "calibration", "checkpoint", "collate", "decoding", "gated_lora", "inputs", "kv_cache"}
 MODEL_SIDE |= {"loaded", "model", "row_text", "sampling", "train"}
-MODEL_SIDE |= {"training_cost", "free_memory", "estimating"}
+MODEL_SIDE |= {"training_cost", "training_speed", "free_memory", "estimating"}
 MODEL_SIDE |= {"tiny", "tiny_build", "tiny_faces", "tiny_training"}  # the embedded model and how it is made
 
 

@@ -1,0 +1,87 @@
+"""How fast this machine trains, found out by a trial of a fraction of a second on tensors of a model's shape.
+
+The one surprising fact: simple functions, such as activations, decide the speed as much as the matrix products do.
+Tensors too large for the allocator to keep are given back to the kernel each time, and getting their pages anew takes
+ten times longer than the arithmetic.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from facellm.calibration import MARGIN, fastest
+
+LAYER_CALL = 0.0008  # seconds that a layer takes in one direction, however small it is
+MOST_TOKENS = 4096  # of a trial
+CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What this machine does in a second."""
+
+    products: float  # operations of matrix products
+    moved: float  # bytes that simple functions read and write
+    call: float  # seconds that a layer takes however small it is
+
+
+@torch.no_grad()
+def measure_speed(device: str, dtype: torch.dtype, width: int, inner: int, *, tokens: int) -> Speed:
+    """Try a linear layer of a model and the activation after it, with as many threads as training takes.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: of the products.
+        width: of the layer's input.
+        inner: of its output.
+        tokens: that are computed at once; tried with a few thousand of them at most.
+    """
+    tokens = max(64, min(tokens, MOST_TOKENS))
+    before = torch.get_num_threads()
+    torch.set_num_threads(training_threads())
+    try:
+        weight = torch.randn(inner, width, device=device).to(dtype)
+        inputs = torch.randn(tokens, width, device=device).to(dtype)
+        outputs = torch.randn(tokens, inner, device=device).to(dtype)
+        linear = fastest(lambda: _finished(functional.linear(inputs, weight)))
+        simple = fastest(lambda: _finished(functional.silu(outputs) * outputs))
+    finally:
+        torch.set_num_threads(before)
+    return Speed(2 * tokens * width * inner / linear, 5 * outputs.nbytes / simple, LAYER_CALL)
+
+
+def _finished(result: torch.Tensor) -> None:
+    if result.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def compute_type(wanted: str, device: str, width: int) -> torch.dtype:
+    """The type in which a run computes: the wanted one; with "auto", bfloat16 where this processor is faster in it."""
+    if wanted != "auto":
+        return torch.float32 if wanted == "float32" else torch.bfloat16
+    if device == "cuda":
+        return torch.bfloat16
+    speeds = {
+        dtype: measure_speed(device, dtype, width, 4 * width, tokens=256).products
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    return torch.bfloat16 if speeds[torch.bfloat16] * MARGIN > speeds[torch.float32] else torch.float32
+
+
+def training_threads() -> int:
+    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
+
+    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
+    its cores; torch sees all of the machine's.
+    """
+    cores = os.cpu_count() or 1
+    try:
+        quota, period = CGROUP_LIMIT.read_text().split()
+    except OSError:  # no container, or not Linux
+        quota = "max"
+    if quota != "max":
+        cores = min(cores, round(int(quota) / int(period)))
+    return max(1, cores - 1)
