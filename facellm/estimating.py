@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoProcessor, InternVLProcessor
 
 from facellm.checkpoint import check_kind
-from facellm.collate import Pair, make_rows
+from facellm.collate import NO_LOSS, Pair, Row, make_rows
 from facellm.conversation import Turn, as_plain_text
 from facellm.data import Example, open_image, read_examples
 from facellm.errors import ModelError
@@ -43,6 +44,7 @@ from facellm.training_cost import (
     Method,
     Operations,
     disk_features,
+    feature_bytes,
     forward,
     memory,
     training,
@@ -51,11 +53,14 @@ from facellm.training_cost import (
 from facellm.training_speed import Speed, compute_type, measure_speed
 
 SAMPLE = 48  # images, evenly spread
+OPENED = 4  # images that are decoded, to see how long that takes
 LONGEST = 16  # and those with the most characters
 SURE = 0.8  # this share of an estimate is needed for certain
 HUB_TIMEOUT = 3  # seconds
 START_SECONDS = 6  # until torch and transformers are imported and a small base is there
 KEPT_CHECKPOINTS = 3  # two, and the one that is being written
+CHAT_SECONDS = 1  # to load a model for the chat, beside reading its weights
+LOADING = 2e-9  # seconds a weight: a gigabyte a second
 GENERATED = 60  # tokens of an answer about a rendered face
 _STAND_IN = Image.new("RGB", (1, 1))
 _CHANGES = (  # what may be changed, that which costs least first
@@ -180,6 +185,8 @@ class _Sample:
     images: int
     groups: int
     pairs: int
+    pair_seconds: float  # to read a pair and turn it into tokens
+    image_seconds: float  # to open an image
 
     @classmethod
     def of(cls, examples: Iterable[Example], processor: InternVLProcessor) -> "_Sample":
@@ -198,37 +205,60 @@ class _Sample:
             if example.images in wanted:
                 wanted[example.images].append(example)
         encoder = _Encoder(processor)
+        started = time.perf_counter()
         encoded = {name: [encoder.pair(example) for example in some] for name, some in wanted.items()}
+        pair_seconds = (time.perf_counter() - started) / sum(map(len, encoded.values()))
         tiles = [encoder.tiles(path) for name in spread for path in name]
-        images = len({path for name in names for path in name})
+        opened = [path for name in spread[:: max(1, len(spread) // OPENED)] for path in name][:OPENED]
+        started = time.perf_counter()
+        for path in opened:
+            open_image(path)
         return cls(
-            [encoded[name] for name in spread], [encoded[name] for name in most], tiles, images, len(names), pairs
+            spread=[encoded[name] for name in spread],
+            longest=[encoded[name] for name in most],
+            tiles=tiles,
+            images=len({path for name in names for path in name}),
+            groups=len(names),
+            pairs=pairs,
+            pair_seconds=pair_seconds,
+            image_seconds=(time.perf_counter() - started) / len(opened),
         )
 
     def load(self, config: RunConfig) -> Load:
         """The same in rows as the run would make them."""
-
-        def rows(groups: Sequence[Sequence[Pair]]) -> list[Any]:
-            found = [
-                make_rows(pairs, max(config.max_length, *map(len, pairs)), share_prefix=config.share_prefix)
-                for pairs in groups
-            ]
-            return [row for some in found for row in some]
-
-        spread, most = rows(self.spread), rows(self.longest)
-        answers = [sum(label >= 0 for label in row.labels) for row in [*spread, *most]]
+        spread, most = (
+            [row for pairs in groups for row in _rows(pairs, config)] for groups in (self.spread, self.longest)
+        )
+        answers = [sum(label != NO_LOSS for label in row.labels) for row in [*spread, *most]]
         tokens = [len(row) for row in spread]
+        rows = max(1, round(len(spread) / len(self.spread) * self.groups))
+        an_epoch = self._steps_of_an_epoch(config, rows)
         return Load(
-            rows=max(1, round(len(spread) / len(self.spread) * self.groups)),
+            rows=rows,
             mean=sum(tokens) / len(tokens),
             mean_square=sum(length**2 for length in tokens) / len(tokens),
             longest=max(len(row) for row in [*spread, *most]),
             answers=sum(answers[: len(spread)]) / len(spread),
             most_answers=max(answers),
             images=self.images,
+            held=self._held(config),
+            epochs=config.max_steps / an_epoch if config.max_steps else config.epochs,
+            steps=config.max_steps or an_epoch * config.epochs,
             tiles=sum(self.tiles) / len(self.tiles),
             most_tiles=max(self.tiles),
         )
+
+    def _held(self, config: RunConfig) -> float:
+        return int(config.held_out * self.images) / self.images
+
+    def _steps_of_an_epoch(self, config: RunConfig, rows: int) -> int:
+        trained = max(1, round(rows * (1 - self._held(config))))
+        return math.ceil(trained / max(1, round(config.batch_size * rows / self.pairs)))
+
+
+def _rows(pairs: Sequence[Pair], config: RunConfig) -> list[Row]:
+    """These pairs of the same images in rows; one that is too long, which the trainer will refuse, has one alone."""
+    return make_rows(pairs, max(config.max_length, *map(len, pairs)), share_prefix=config.share_prefix)
 
 
 class _Encoder:
@@ -270,22 +300,20 @@ class _Estimating:
 
     def result(self, folder: Path | None) -> Estimate:
         config, load = self.config, self.sample.load(self.config)
-        held = int(config.held_out * load.images) / load.images
-        trained = dataclasses.replace(load, rows=max(1, round(load.rows * (1 - held))))
-        steps, epochs = self._steps(trained)
-        times = self._times(load, held, epochs)
+        rows = max(1, round(load.rows * (1 - load.held)))
+        times = self._times(load)
         found = Estimate(
             device=self.device,
             available=self.available,
             dtype=str(self.dtype).removeprefix("torch."),
-            steps=steps,
-            rows=trained.rows,
-            tokens=round(trained.rows * trained.mean * epochs),
+            steps=load.steps,
+            rows=rows,
+            tokens=round(rows * load.mean * load.epochs),
             longest_row=load.longest,
             seconds=round(sum(times.values()), 1),
             times={name: round(seconds, 1) for name, seconds in times.items()},
             memory=self._memory(config),
-            disk=self._disk(load, epochs),
+            disk=self._disk(load),
             disk_available=None if folder is None else shutil.disk_usage(folder).free,
             base_model=config.base_model,
         )
@@ -306,45 +334,53 @@ class _Estimating:
     def _memory(self, config: RunConfig) -> dict[str, int]:
         return memory(self.geometry, self.sample.load(config), self._method(config))
 
-    def _steps(self, trained: Load) -> tuple[int, float]:
-        """How many, and how many epochs they are."""
-        pairs = self.sample.pairs * trained.rows / self.sample.load(self.config).rows
-        per_step = min(trained.rows, max(1, round(self.config.batch_size * trained.rows / pairs)))
-        an_epoch = math.ceil(trained.rows / per_step)
-        steps = self.config.max_steps or an_epoch * self.config.epochs
-        return steps, steps / an_epoch
-
-    def _times(self, load: Load, held: float, epochs: float) -> dict[str, float]:
-        config, geometry, method = self.config, self.geometry, self._method(self.config)
-        speed = measure_speed(
-            self.device, self.dtype, geometry.width, geometry.inner, tokens=round(load.mean * method.at_once)
-        )
-        kept = method.feature_memory + config.feature_disk_gb * 1e9
-        spilled = disk_features(geometry, load, dataclasses.replace(method, feature_memory=0))
-        looks = 1.0 if spilled <= kept else 1 + max(0.0, math.ceil(epochs) - 1) * (1 - kept / spilled)
-        measurements = 0.0 if not held else config.evaluations * epochs + 1
-        questions = 2 * 8 * config.measured_faces
-        faces = dataclasses.replace(load, rows=max(1, questions), images=2 * config.measured_faces)
-        work = {
-            "training": training(geometry, load, method) * (epochs * (1 - held)),
-            "vision tower": vision(geometry, load) * looks,
-            "held-out loss": forward(geometry, load, method) * (held * measurements),
-            "rendered faces": (forward(geometry, faces, method) + vision(geometry, faces)) * bool(questions),
+    def _times(self, load: Load) -> dict[str, float]:
+        """Seconds by stage."""
+        config, geometry, method, sample = self.config, self.geometry, self._method(self.config), self.sample
+        at_once = round(load.mean * min(method.at_once, load.rows))
+        speed = measure_speed(self.device, self.dtype, geometry.width, geometry.inner, tokens=at_once)
+        looks = self._looks(load)
+        trained = training(geometry, load, method) * (load.epochs * (1 - load.held))
+        measurements = config.evaluations * load.epochs + 1 if load.held else 0.0
+        return {
+            "start": START_SECONDS + geometry.weights * LOADING,
+            "reading": sample.images * sample.image_seconds + sample.pairs * sample.pair_seconds,
+            "training": _seconds(trained, speed) + load.epochs * sample.pairs * sample.pair_seconds,
+            "vision tower": _seconds(vision(geometry, load.tiles), speed) * looks + 2 * looks * sample.image_seconds,
+            "held-out loss": _seconds(forward(geometry, load, method) * (load.held * measurements), speed),
+            "rendered faces": self._faces_seconds(load, speed),
         }
-        times = {name: _seconds(operations, speed) for name, operations in work.items()}
-        times["rendered faces"] += _decoding_seconds(geometry, method, questions, speed)
-        return {"start": START_SECONDS + self._loading_seconds(), **times}
 
-    def _loading_seconds(self) -> float:
-        return self.geometry.weights * 2 / 1e9  # a gigabyte a second
+    def _looks(self, load: Load) -> float:
+        """How many images go through the tower in all: each once, and again where its features are not kept."""
+        method = self._method(self.config)
+        room = method.feature_memory + self.config.feature_disk_gb * 1e9
+        needed = feature_bytes(self.geometry, load, method)
+        kept = 1.0 if needed <= room else room / needed
+        seen = min(1.0, load.epochs * (1 - load.held) + load.held)
+        return load.images * (seen + max(0.0, load.epochs - 1) * (1 - kept))
 
-    def _disk(self, load: Load, epochs: float) -> dict[str, int]:
+    def _faces_seconds(self, load: Load, speed: Speed) -> float:
+        """Of the questions about rendered faces after the run: to the base, to the run and to the adapter in use.
+
+        Answers are written 32 side by side, a token of each at a time, and the weights are gone through for each.
+        """
+        models = 2 if self.config.compare_with is None else 3
+        questions = models * 8 * self.config.measured_faces
+        if not questions:
+            return 0.0
+        geometry, method = self.geometry, self._method(self.config)
+        asked = dataclasses.replace(load, rows=questions, answers=1)
+        reading = forward(geometry, asked, method) + vision(geometry, models * self.config.measured_faces)
+        weights = (geometry.weights - geometry.vision) * method.size
+        token = weights / speed.moved + geometry.layers * speed.call
+        load_again = geometry.weights * LOADING + CHAT_SECONDS
+        return load_again + _seconds(reading, speed) + math.ceil(questions / 32) * GENERATED * token
+
+    def _disk(self, load: Load) -> dict[str, int]:
         method = self._method(self.config)
         lora = self.geometry.rank_weights * method.rank
-        again = epochs > 1
-        spilled = (
-            min(disk_features(self.geometry, load, method), int(self.config.feature_disk_gb * 1e9)) if again else 0
-        )
+        spilled = min(disk_features(self.geometry, load, method), int(self.config.feature_disk_gb * 1e9))
         return {
             "vision features": spilled,
             "checkpoints": KEPT_CHECKPOINTS * lora * (LORA_BYTES - 4),
@@ -410,13 +446,6 @@ class _Estimating:
 
 def _seconds(work: Operations, speed: Speed) -> float:
     return work.products / speed.products + work.moved / speed.moved + work.calls * speed.call
-
-
-def _decoding_seconds(geometry: Geometry, method: Method, questions: int, speed: Speed) -> float:
-    """Answers are written 32 side by side, a token of each at a time: the weights are gone through for each."""
-    tokens = math.ceil(questions / 32) * GENERATED
-    size = geometry.weights - geometry.vision
-    return tokens * (size * method.size / speed.moved + geometry.layers * speed.call)
 
 
 def _largest(found: Estimate) -> str:

@@ -87,7 +87,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Load:
-    """A data set in tokens, as far as its sample tells."""
+    """What a run goes through, as far as a sample of its data tells."""
 
     rows: int
     mean: float  # tokens of a row
@@ -96,6 +96,9 @@ class Load:
     answers: float  # tokens of a row that are learnt
     most_answers: int
     images: int
+    held: float  # share of the images that are only measured
+    epochs: float
+    steps: int
     tiles: float  # of an image
     most_tiles: int  # of a row's images
 
@@ -157,7 +160,6 @@ def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
     passing = tokens * (3 * geometry.inner * method.size + 4 * geometry.width * 4)
     answers = min(method.at_once, load.rows) * load.most_answers
     chunk = min(answers * geometry.vocabulary * 4, max(HEAD_CHUNK, geometry.vocabulary * 4))
-    features = load.images * load.tiles * geometry.tile_tokens * geometry.width * method.size
     parts = {
         "process": PROCESS[method.device],
         "base weights": weight_bytes(geometry, method),
@@ -165,7 +167,7 @@ def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
         "activations": int((activations + passing) * KEPT_COPIES),
         "head": HEAD_COPIES * chunk + 2 * answers * geometry.width * 4,
         "vision tower": vision_bytes(geometry, load, method),
-        "kept vision features": int(min(method.feature_memory, features)),
+        "kept vision features": min(method.feature_memory, feature_bytes(geometry, load, method)),
     }
     # Activations and the tower's working memory are never there together.
     parts["vision tower"] = max(0, parts["vision tower"] - parts["activations"] - parts["head"])
@@ -180,10 +182,15 @@ def vision_bytes(geometry: Geometry, load: Load, method: Method) -> int:
     return tiles * (geometry.patches * token + 3 * pixels)
 
 
+def feature_bytes(geometry: Geometry, load: Load, method: Method) -> int:
+    """Of the vision features of all images that are needed more than once."""
+    again = 1.0 if load.epochs > 1 else load.held
+    return int(again * load.images * load.tiles * geometry.tile_tokens * geometry.width * method.size)
+
+
 def disk_features(geometry: Geometry, load: Load, method: Method) -> int:
     """Bytes of the vision features that the memory for them does not take."""
-    features = load.images * load.tiles * geometry.tile_tokens * geometry.width * method.size
-    return max(0, int(features) - method.feature_memory)
+    return max(0, feature_bytes(geometry, load, method) - method.feature_memory)
 
 
 @dataclass(frozen=True)
@@ -222,9 +229,8 @@ def training(geometry: Geometry, load: Load, method: Method) -> Operations:
     return ahead * (3 if method.checkpointing else 2) + Operations(extra, ahead.moved, ahead.calls)
 
 
-def vision(geometry: Geometry, load: Load) -> Operations:
-    """Of all images once."""
-    tiles = load.images * load.tiles
+def vision(geometry: Geometry, tiles: float) -> Operations:
+    """Of so many tiles once."""
     attention = 4 * geometry.patches**2 * geometry.tower_width * geometry.tower_layers
     products = tiles * (2 * geometry.vision * geometry.patches + attention)
     moved = tiles * geometry.patches * geometry.tower_layers * (2 * geometry.tower_inner + 8 * geometry.tower_width) * 4
