@@ -29,7 +29,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoProcessor, InternVLProcessor
 
 from facellm.checkpoint import check_kind
-from facellm.collate import NO_LOSS, Pair, Row, make_rows
+from facellm.collate import NO_LOSS, Pair, Row, make_row, split
 from facellm.conversation import Turn, as_plain_text
 from facellm.data import Example, open_image, read_examples
 from facellm.errors import ModelError
@@ -261,7 +261,9 @@ class _Sample:
 
 def _rows(pairs: Sequence[Pair], config: RunConfig) -> list[Row]:
     """These pairs of the same images in rows; one that is too long, which the trainer will refuse, has one alone."""
-    return make_rows(pairs, max(config.max_length, *map(len, pairs)), share_prefix=config.share_prefix)
+    longest = max(config.max_length, *map(len, pairs))
+    groups = [pairs] if config.share_prefix else [[pair] for pair in pairs]
+    return [make_row(part) for group in groups for part in split(group, longest)]
 
 
 class _Encoder:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from facellm.calibration import MARGIN, fastest
+from facellm.calibration import faster_training_type, fastest
 
 LAYER_CALL = 0.0008  # seconds that a layer takes in one direction, however small it is
 MOST_WEIGHTS, MOST_PRODUCTS = 2**24, 10**10  # of a trial's layer
@@ -66,11 +66,7 @@ def compute_type(wanted: str, device: str, width: int) -> torch.dtype:
         return torch.float32 if wanted == "float32" else torch.bfloat16
     if device == "cuda":
         return torch.bfloat16
-    speeds = {
-        dtype: measure_speed(device, dtype, width, 4 * width, tokens=256).products
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    return torch.bfloat16 if speeds[torch.bfloat16] * MARGIN > speeds[torch.float32] else torch.float32
+    return faster_training_type(width)
 
 
 def training_threads() -> int:

@@ -193,7 +193,7 @@ def test_an_image_that_cannot_be_opened_is_named(examples: list[Example]) -> Non
         estimate(RunConfig(base_model=str(EMBEDDED_BASE)), [lost])
 
 
-def test_a_full_disk_is_told(examples: list[Example], of: Callable[..., Estimate]) -> None:
+def test_a_full_disk_is_told(of: Callable[..., Estimate]) -> None:
     found = dataclasses.replace(of(epochs=2, feature_cache_mb=0), disk_available=1000)
     assert found.disk["vision features"] == 8 * 16 * 128 * 4  # images × tokens × width × float32
     assert not found.fits
