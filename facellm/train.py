@@ -183,7 +183,9 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
+    if base.device.type == "cuda":
+        return torch.bfloat16
+    return faster_training_type(base.config.get_text_config().hidden_size)
 
 
 def _name(dtype: torch.dtype) -> str:
