@@ -193,7 +193,8 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
+    width = base.config.get_text_config().hidden_size
+    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(width)
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
