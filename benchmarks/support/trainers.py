@@ -11,6 +11,7 @@ cosine, 8 pairs a step, cutoff 2,048, bfloat16. The one surprising fact: this pr
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from support.geometry import save_random
 from support.peer_envs import python_of
 from support.training_pairs import SYSTEM, make_pairs, write_llamafactory, write_trl
-from support.watched import ProcessFailed, Watched, watch
+from support.watched import Watched, watch
 
 from facellm.data import Example
 from facellm.recipe import RunConfig
@@ -31,15 +32,21 @@ BATCH = 8  # pairs of a step
 
 @dataclass(frozen=True)
 class Side:
-    """A trainer and how it is set."""
+    """A trainer and how it is set.
+
+    Args:
+        first: whether it is measured in its first epoch, where it has not seen the images before.
+    """
 
     title: str
     peer: str | None = None
     checkpointing: bool = False
+    first: bool = True
 
 
 SIDES = {
     "ours": Side("this project"),
+    "ours-later": Side("this project, later epochs", first=False),
     "llamafactory": Side("LLaMA-Factory, as FaceLLM used it", "llamafactory", checkpointing=True),
     "llamafactory-fastest": Side("LLaMA-Factory, checkpointing off", "llamafactory"),
     "trl": Side("TRL SFTTrainer, default", "trl", checkpointing=True),
@@ -91,10 +98,18 @@ def run(side: str, task: Task, *, envs: Path, threads: int) -> Watched:
         ProcessFailed: it ended with an error.
     """
     peer = SIDES[side].peer
-    return _run_ours(task, threads) if peer is None else _run_peer(side, peer, task, envs, threads)
+    return run_ours(task, threads=threads) if peer is None else _run_peer(side, peer, task, envs, threads)
 
 
-def _run_ours(task: Task, threads: int, changes: dict[str, object] | None = None) -> Watched:
+def run_ours(task: Task, *, threads: int, examples: Sequence[Example] | None = None) -> Watched:
+    """This project's side.
+
+    Args:
+        examples: instead of the task's own.
+
+    Raises:
+        ProcessFailed: it ended with an error.
+    """
     data = task.folder / "data"
     shutil.rmtree(data, ignore_errors=True)
     config = RunConfig(
@@ -106,8 +121,8 @@ def _run_ours(task: Task, threads: int, changes: dict[str, object] | None = None
         held_out=0,
         measured_faces=0,
         trackers="none",
-    ).model_copy(update=changes or {})
-    run_dir = create_run(data / "runs", task.examples, config, name="measured")
+    )
+    run_dir = create_run(data / "runs", examples or task.examples, config, name="measured")
     return watch(
         [sys.executable, "-m", "facellm", "train", str(run_dir)],
         run_dir / "metrics.jsonl",
@@ -116,11 +131,6 @@ def _run_ours(task: Task, threads: int, changes: dict[str, object] | None = None
         folder=CHECKOUT,
         environment={"FACELLM_DATA_DIR": str(data)},
     )
-
-
-def run_ours(task: Task, *, threads: int = 1, **changes: object) -> Watched:
-    """This project's side with other numbers in its recipe."""
-    return _run_ours(task, threads, changes)
 
 
 def _run_peer(side: str, peer: str, task: Task, envs: Path, threads: int) -> Watched:
@@ -144,6 +154,3 @@ def _run_peer(side: str, peer: str, task: Task, envs: Path, threads: int) -> Wat
     (output / "settings.json").write_text(json.dumps(settings))
     command = [str(python_of(envs, peer)), str(HERE / f"peer_{peer}.py"), str(output / "settings.json")]
     return watch(command, output / "steps.jsonl", threads=threads, log=task.folder / f"{side}.log", folder=output)
-
-
-__all__ = ["BATCH", "SIDES", "ProcessFailed", "Side", "Task", "run", "run_ours"]

@@ -10,7 +10,6 @@ of a second, so a few steps of a tenth of a second would be measured badly; coun
 
 import json
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -47,18 +46,7 @@ class Watched:
     memory: int  # bytes, the most that was resident at once, of the process and its children
 
     def per_step(self, warm_up: int) -> tuple[float, float]:
-        """CPU and wall seconds of a step after the first `warm_up`: the median of all, which a disturbance leaves."""
-        later = self.steps[warm_up - 1 :]
-        if len(later) < 2:
-            raise ProcessFailed(f"It did {len(self.steps)} steps; expected more than {warm_up}.")
-        pairs = list(zip(later, later[1:], strict=False))
-        return (
-            statistics.median((b.cpu - a.cpu) / (b.number - a.number) for a, b in pairs),
-            statistics.median((b.wall - a.wall) / (b.number - a.number) for a, b in pairs),
-        )
-
-    def mean_per_step(self, warm_up: int) -> tuple[float, float]:
-        """The same as a mean: from the last step of the warm-up to the last of all."""
+        """CPU and wall seconds of a step, on average, from the last of `warm_up` steps to the last of all."""
         if len(self.steps) <= warm_up:
             raise ProcessFailed(f"It did {len(self.steps)} steps; expected more than {warm_up}.")
         first, last = self.steps[warm_up - 1], self.steps[-1]
@@ -150,10 +138,12 @@ def _cpu(process: psutil.Process) -> float:
 
 
 def _memory(process: psutil.Process) -> int:
+    """The most that each process has had resident, as the kernel has noted it."""
     total = 0
     for each in _family(process):
         try:
-            total += each.memory_info().rss
-        except psutil.NoSuchProcess:
+            status = Path(f"/proc/{each.pid}/status").read_text()
+        except OSError:
             continue
+        total += sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     return total
