@@ -3,9 +3,8 @@
     python benchmarks/support/geometry.py FOLDER [--size 1B]
 
 Sizes as in OpenGVLab's InternVL3 configurations: 448-pixel tiles in 14-pixel patches, 256 tokens a tile, up to 12 tiles
-and a thumbnail, untied head; and one, "reference", that is small enough to train it on a CPU core with any trainer.
-The one surprising fact: the tokenizer is the tiny model's, because InternVL3's own could not be downloaded where this
-was written; the head's rows of ids that it lacks are zero, so such a model says words.
+and a thumbnail, untied head. The one surprising fact: the tokenizer is the tiny model's, because InternVL3's own could
+not be downloaded where this was written; the head's rows of ids that it lacks are zero, so such a model says words.
 """
 
 import argparse
@@ -28,6 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from facellm.tiny import CHAT_TEMPLATE, make_tokenizer, sentences
 
 SIZES = {
+    "reference": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "1B": {
         "hidden_size": 896,
         "intermediate_size": 4864,
@@ -42,23 +48,12 @@ SIZES = {
         "num_attention_heads": 28,
         "num_key_value_heads": 4,
     },
-    "reference": {
-        "hidden_size": 256,
-        "intermediate_size": 1024,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
 }
-LARGE_VISION = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
+TOWERS = {  # the reference is a small one on which trainers are compared; others have InternVL3's
+    "reference": {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "intermediate_size": 1024}
 }
-SMALL_VISION = {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "intermediate_size": 1024}
-VISION = {"1B": LARGE_VISION, "8B": LARGE_VISION, "reference": SMALL_VISION}
-VOCABULARY = {"1B": 151_674, "8B": 151_674, "reference": 11_008}
+TOWER = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+VOCABULARY = {"reference": 11_008, "1B": 151_674, "8B": 151_674}
 MOST_TILES = 12
 TILE = 448  # pixels
 
@@ -69,14 +64,13 @@ def save_random(
     """Write a checkpoint in bfloat16, in several files with an index, and its processor.
 
     Args:
-        size: "1B" (0.94 billion parameters), "8B" or "reference" (0.02 billion).
+        size: "reference" (18 million parameters), "1B" (0.94 billion) or "8B".
         shard: the largest size of one file.
-        system: what the chat template says before a conversation, as InternVL's own does; None: nothing.
+        system: what the chat template says before a conversation, as InternVL's own may; None: nothing.
     """
     processor = make_processor()
     if system is not None:
-        first = "{{- '<|im_start|>system\\n" + system + "<|im_end|>\\n' }}\n"
-        processor.chat_template = first + CHAT_TEMPLATE
+        processor.chat_template = "{{- '<|im_start|>system\\n" + system + "<|im_end|>\\n' }}\n" + CHAT_TEMPLATE
     torch.manual_seed(seed)
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(make_config(processor, size)).to(torch.bfloat16)
@@ -117,7 +111,7 @@ def make_config(processor: InternVLProcessor, size: str) -> InternVLConfig:
         use_sliding_window=False,
     )
     vision = InternVLVisionConfig(
-        **VISION[size],
+        **TOWERS.get(size, TOWER),
         image_size=[TILE, TILE],
         patch_size=[14, 14],
         attention_bias=True,
