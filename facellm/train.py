@@ -86,7 +86,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
                 _enter(run_dir, "measuring")
                 result |= held_out_losses(trainer, progress, config)
         if not stop.is_set():
-            del trainer  # the weights are loaded anew, for the chat's way of answering
+            del trainer, progress  # the weights are loaded anew, for the chat's way of answering
             result |= attribute_accuracy(run_dir, config, stop)
             shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
