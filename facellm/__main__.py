@@ -12,6 +12,7 @@ import typer
 
 from facellm.adapter_commands import app as adapter_app
 from facellm.errors import FaceLLMError
+from facellm.estimate_commands import app as estimate_app
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder or a Hub id with an InternVL model.  [default: from the settings]")
@@ -26,6 +27,7 @@ AdapterOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
+app.add_typer(estimate_app)
 
 
 @app.command()
