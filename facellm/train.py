@@ -28,6 +28,8 @@ from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
 from facellm.data import sha256_file
 from facellm.errors import DataError, FaceLLMError, ModelError
+from facellm.estimating import ExamplesFile, estimate
+from facellm.estimating import check as check_fits
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
@@ -97,6 +99,9 @@ def _prepared(
     """Load the base and read the examples; the trainer, ready to go, and its progress."""
     _enter(run_dir, "reading")
     check_stop()
+    needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
+    log.info(needed.table())
+    check_fits(needed)
     base, processor = load_checkpoint(config.checkpoint, device=config.device)
     dtype = _compute_dtype(base, config)
     base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
