@@ -22,6 +22,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import InternVLForConditionalGeneration, TrainingArguments, set_seed
 
+from facellm.attention import choose_kernel
 from facellm.calibration import faster_training_type
 from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
@@ -102,9 +103,10 @@ def _prepared(
     needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
     log.info(needed.table())
     check_fits(needed)
-    base, processor = load_checkpoint(config.checkpoint, device=config.device)
+    base, processor = load_checkpoint(config.checkpoint, device=config.device, quantization=config.quantization)
     dtype = _compute_dtype(base, config)
-    base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
+    if config.quantization == "none":
+        base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
     data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
     if data.sha256 != sha256:
         raise DataError(
@@ -119,6 +121,7 @@ def _prepared(
         per_step=per_step,
         at_once=config.rows_at_once,
         compute_dtype=dtype,
+        kernel=choose_kernel(config.attention, base, dtype),
         best=run_dir / BEST,
         model=with_lora(base, config),
         args=_arguments(run_dir, config, device=base.device),
@@ -186,6 +189,8 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 
 
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
+    if config.quantization != "none":  # bitsandbytes widens its weights to bfloat16 only
+        return torch.bfloat16
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     if base.device.type == "cuda":
