@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
+from facellm.adapter_commands import app as adapter_app
 from facellm.errors import FaceLLMError
+from facellm.estimate_commands import app as estimate_app
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder or a Hub id with an InternVL model.  [default: from the settings]")
@@ -25,6 +27,7 @@ AdapterOption = Annotated[
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
+app.add_typer(estimate_app)
 
 
 @app.command()
@@ -188,6 +191,8 @@ def attributes(
     print(f"{count} unseen faces of seed {seed}: {checkpoint}, adapter {adapter_folder or 'none'}")
     print(measured.table())
 
+
+app.add_typer(adapter_app)
 
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny model.")
 app.add_typer(tiny_app, name="tiny")

@@ -54,7 +54,7 @@ def load_checkpoint(
     disable_progress_bar()  # a bar over tensors says nothing to the reader of a log; downloads keep theirs
     try:
         config = AutoConfig.from_pretrained(source, subfolder=subfolder)
-        _check_kind(config, str(checkpoint))
+        check_kind(config, str(checkpoint))
         processor = AutoProcessor.from_pretrained(source, subfolder=subfolder)
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             source,
@@ -86,7 +86,8 @@ def load_checkpoint(
     return model.eval(), processor
 
 
-def _check_kind(config: Any, checkpoint: str) -> None:
+def check_kind(config: Any, checkpoint: str) -> None:
+    """Raise ModelError if a configuration is not that of an InternVL model whose language model sees all tokens."""
     if config.model_type != "internvl":
         raise ModelError(
             f"{checkpoint} is a model of type {config.model_type}; expected internvl, in the layout of transformers "

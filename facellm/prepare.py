@@ -15,7 +15,7 @@ from facellm.answerers import BASE
 from facellm.config import Settings
 from facellm.data import SNAPSHOT_FILE, read_examples
 from facellm.errors import DataError
-from facellm.recipe import RunConfig, adjusted, recipe
+from facellm.recipe import RunConfig, adjusted, portable_name, recipe
 from facellm.run_directory import SnapshotRef, create_run
 
 
@@ -25,8 +25,13 @@ def reserved_names(settings: Settings) -> set[str]:
 
 
 def configure(settings: Settings, base: str, changes: Mapping[str, Any], source: str) -> RunConfig:
-    """The recipe for a base model on the device of the settings, with changes; see `recipe.adjusted`."""
-    return adjusted(recipe(base), {"device": settings.device, **changes}, source)
+    """The recipe for a base model on the device of the settings, with changes; see `recipe.adjusted`.
+
+    Beside the configured base an adapter may be in use, which the run is then measured against.
+    """
+    is_configured = portable_name(base) == portable_name(settings.base_checkpoint)
+    in_use = settings.find_adapter(None, beside=None if is_configured else base)
+    return adjusted(recipe(base), {"device": settings.device, "compare_with": in_use, **changes}, source)
 
 
 def find_examples(settings: Settings, given: str) -> SnapshotRef:

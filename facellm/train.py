@@ -27,7 +27,7 @@ from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
 from facellm.data import sha256_file
-from facellm.errors import ConfigError, DataError, FaceLLMError, ModelError
+from facellm.errors import DataError, FaceLLMError, ModelError
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
@@ -37,10 +37,10 @@ from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STA
 from facellm.run_files import write_json, write_text
 from facellm.training_data import TrainingData
 from facellm.training_progress import Progress, cut_back
+from facellm.training_speed import training_threads
 
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 log = logging.getLogger(__name__)
 
 
@@ -65,18 +65,17 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
-        _check_servable(config)
         checkpoint = last_checkpoint(run_dir) if resume else None
         cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
-        torch.set_num_threads(_threads())
+        torch.set_num_threads(min(torch.get_num_threads(), training_threads()))
         trainer, progress = _prepared(run_dir, config, record["examples_sha256"], stop, check_stop)
         check_stop()
         with trainer.headless():
             _enter(run_dir, "training")
             _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
-            result |= progress.summary()
+            result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
             if progress.losses:
                 if config.patience and progress.best and not stop.is_set():
                     trainer.take_best()
@@ -129,8 +128,8 @@ def _prepared(
         again=data.again if is_once else None,
     )
     log.info(
-        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on {base.device} in {dtype}, on "
-        f"average; {len(data.held_out)} rows are held out"
+        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {base.device} in "
+        f"{_name(dtype)}; {len(data.held_out)} rows are held out"
     )
     return trainer, progress
 
@@ -165,15 +164,6 @@ def _enter(run_dir: Path, stage: str) -> None:
     write_text(run_dir / STAGE, stage)
 
 
-def _check_servable(config: RunConfig) -> None:
-    """Refuse what PEFT could train and the chat could not answer with."""
-    if config.dora:
-        raise ConfigError(
-            "dora is set, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
-            "from one copy of them. Set dora to false; rslora works."
-        )
-
-
 def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> PeftModel:
     """The base with untrained adapters on the language model's linear layers; all else is frozen."""
     lora = LoraConfig(
@@ -193,7 +183,11 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base)
+    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
@@ -236,19 +230,3 @@ def _peak_memory_mb() -> int:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 1e6)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
-
-
-def _threads() -> int:
-    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
-
-    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
-    its cores; torch sees all of the machine's.
-    """
-    cores = torch.get_num_threads()
-    try:
-        quota, period = CGROUP_LIMIT.read_text().split()
-    except OSError:  # no container, or not Linux
-        quota = "max"
-    if quota != "max":
-        cores = min(cores, round(int(quota) / int(period)))
-    return max(1, cores - 1)

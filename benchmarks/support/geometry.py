@@ -27,6 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from facellm.tiny import CHAT_TEMPLATE, make_tokenizer, sentences
 
 SIZES = {
+    "reference": {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    },
     "1B": {
         "hidden_size": 896,
         "intermediate_size": 4864,
@@ -42,7 +49,11 @@ SIZES = {
         "num_key_value_heads": 4,
     },
 }
-VOCABULARY = {"1B": 151_674, "8B": 151_674}
+TOWERS = {  # the reference is a small one on which trainers are compared; others have InternVL3's
+    "reference": {"hidden_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "intermediate_size": 1024}
+}
+TOWER = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+VOCABULARY = {"reference": 11_008, "1B": 151_674, "8B": 151_674}
 MOST_TILES = 12
 TILE = 448  # pixels
 
@@ -51,7 +62,7 @@ def save_random(folder: Path, size: str = "1B", *, shard: str = "500MB", seed: i
     """Write a checkpoint in bfloat16, in several files with an index, and its processor.
 
     Args:
-        size: "1B" (0.94 billion parameters) or "8B".
+        size: "reference" (18 million parameters), "1B" (0.94 billion) or "8B".
         shard: the largest size of one file.
     """
     processor = make_processor()
@@ -95,10 +106,7 @@ def make_config(processor: InternVLProcessor, size: str) -> InternVLConfig:
         use_sliding_window=False,
     )
     vision = InternVLVisionConfig(
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+        **TOWERS.get(size, TOWER),
         image_size=[TILE, TILE],
         patch_size=[14, 14],
         attention_bias=True,
