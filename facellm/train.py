@@ -86,7 +86,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
                 _enter(run_dir, "measuring")
                 result |= held_out_losses(trainer, progress, config)
         if not stop.is_set():
-            del trainer  # the weights are loaded anew, for the chat's way of answering
+            del trainer, progress  # the weights are loaded anew, for the chat's way of answering
             result |= attribute_accuracy(run_dir, config, stop)
             shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
@@ -183,7 +183,9 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
+    if base.device.type == "cuda":
+        return torch.bfloat16
+    return faster_training_type(base.config.get_text_config().hidden_size)
 
 
 def _name(dtype: torch.dtype) -> str:
