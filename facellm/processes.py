@@ -12,8 +12,8 @@ whatever its rank. The first process may wait on a GPU for the failed one, and i
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import disable_fsdp_ram_efficient_loading
 from torch import distributed
@@ -21,6 +21,7 @@ from torch import distributed
 from facellm.config import Launched
 from facellm.errors import FaceLLMError, ModelError
 
+T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # one may read images while others wait for it
 
 
@@ -52,6 +53,10 @@ class Team:
         if distributed.is_initialized():
             distributed.barrier()
             distributed.destroy_process_group()
+
+    def agreed(self, value: T) -> T:
+        """The first process's value."""
+        return self._all(value)[0]
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
