@@ -99,14 +99,17 @@ def train(run_dir: RunArgument) -> None:
     import warnings
 
     from facellm import jobs
+    from facellm.config import launched
 
     run_dir = _found_run(run_dir)
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    jobs.claim(run_dir)
+    is_first = launched().rank == 0
+    if is_first:
+        jobs.claim(run_dir)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    logging.getLogger("facellm").setLevel(logging.INFO)
+    logging.getLogger("facellm").setLevel(logging.INFO if is_first else logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other: nothing for the log
 
     from facellm.train import train as train_run
