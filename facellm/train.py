@@ -29,6 +29,7 @@ from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
 from facellm.config import launched
 from facellm.data import sha256_file
+from facellm.disk_space import free_reserve, full_disk_is_told
 from facellm.errors import DataError, ModelError
 from facellm.estimating import ExamplesFile, estimate
 from facellm.estimating import check as check_fits
@@ -180,7 +181,8 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     if team.size > 1:
         result["processes"] = team.size
     try:
-        yield result
+        with full_disk_is_told(run_dir):
+            yield result
     except Stopped:
         result["state"] = State.STOPPED
     except BaseException as error:
@@ -190,6 +192,7 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     finally:
         if team.is_first:
             shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
+            free_reserve(run_dir)
         result["seconds"] = round(time.monotonic() - started, 1)
         result["peak_memory_mb"] = _peak_memory_mb()
         if _is_mine_to_write(run_dir, result, team):
