@@ -8,7 +8,7 @@ well, but says what it likes instead of what is asked. The faces of a seed are t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,15 +119,42 @@ def measure_model(
     Raises:
         ModelError: the checkpoint or the adapter cannot be loaded.
     """
-    name = None if adapter is None else "measured"
+    return measure_beside(checkpoint, {"measured": adapter}, device=device, count=count, seed=seed)["measured"]
+
+
+def measure_beside(
+    checkpoint: str | Path,
+    adapters: Mapping[str, str | Path | None],
+    *,
+    device: Any = "auto",
+    count: int = 200,
+    seed: int = 0,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Measured]:
+    """`measure` for several adapters on one copy of the base; None stands for the base alone.
+
+    Args:
+        check: called before each batch of questions; what it raises ends the work.
+
+    Raises:
+        ModelError: the checkpoint or an adapter cannot be loaded.
+    """
+    sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
     with ChatModel.load(checkpoint, device=device) as model:
-        if adapter is not None:
-            model.add_adapter("measured", adapter)
 
-        def replies(pairs: Sequence[tuple[Image.Image, str]]) -> list[str]:
-            sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
-            return model.replies(
-                [Request((Turn("user", question, (image,)),), name, sampling) for image, question in pairs]
-            )
+        def replies_of(name: str | None) -> Replies:
+            def replies(pairs: Sequence[tuple[Image.Image, str]]) -> list[str]:
+                check()
+                return model.replies(
+                    [Request((Turn("user", asked, (image,)),), name, sampling) for image, asked in pairs]
+                )
 
-        return measure(replies, count=count, seed=seed)
+            return replies
+
+        for name, adapter in adapters.items():
+            if adapter is not None:
+                model.add_adapter(name, adapter)
+        return {
+            name: measure(replies_of(None if adapter is None else name), count=count, seed=seed)
+            for name, adapter in adapters.items()
+        }

@@ -42,6 +42,17 @@ def faster_type(model: InternVLForConditionalGeneration) -> torch.dtype:
 
 
 @torch.no_grad()
+def faster_training_type(model: InternVLForConditionalGeneration) -> torch.dtype:
+    """The type in which a CPU multiplies many tokens faster: bfloat16, if its processor knows it, or float32."""
+    width = model.model.language_model.config.hidden_size
+    rows, weight = torch.randn(256, width), torch.randn(4 * width, width)
+    wide = fastest(lambda: functional.linear(rows, weight))
+    rows, weight = rows.bfloat16(), weight.bfloat16()
+    narrow = fastest(lambda: functional.linear(rows, weight))
+    return torch.bfloat16 if narrow < MARGIN * wide else torch.float32
+
+
+@torch.no_grad()
 def choose_threads(model: InternVLForConditionalGeneration) -> int:
     """Set and return the number of threads with which this model decodes fastest; fewer where it is about equal.
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, as its directory tells of them: checkpoints/step-N with complete.json, written last.
+"""The checkpoints of a run, as its directory tells of them: checkpoints/checkpoint-N with complete.json, written last.
 
 The one surprising fact: a checkpoint without complete.json does not count. The process may have been killed, or the
 disk may have been full, while it was written.
@@ -14,7 +14,7 @@ from facellm.run_files import write_json
 FOLDER = "checkpoints"
 COMPLETE = "complete.json"
 KEPT = 2  # the last one, and the one before it should a disk damage that
-_NAME = re.compile(r"step-([0-9]+)")
+_NAME = re.compile(r"checkpoint-([0-9]+)")
 
 
 @dataclass(frozen=True, order=True)
@@ -27,7 +27,7 @@ class Checkpoint:
 
 def checkpoints(run_dir: Path) -> list[Checkpoint]:
     """The complete ones, oldest first."""
-    found = ((_NAME.fullmatch(path.name), path) for path in (run_dir / FOLDER).glob("step-*"))
+    found = ((_NAME.fullmatch(path.name), path) for path in (run_dir / FOLDER).glob("checkpoint-*"))
     return sorted(Checkpoint(int(name[1]), path) for name, path in found if name and (path / COMPLETE).is_file())
 
 
@@ -38,7 +38,7 @@ def last_checkpoint(run_dir: Path) -> Checkpoint | None:
 
 def folder_of(run_dir: Path, step: int) -> Path:
     """Where the checkpoint after a step belongs."""
-    return run_dir / FOLDER / f"step-{step}"
+    return run_dir / FOLDER / f"checkpoint-{step}"
 
 
 def complete(run_dir: Path, step: int) -> None:

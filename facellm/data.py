@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +99,34 @@ def read_examples(path: Path) -> Iterator[Example]:
     if not path.is_file():
         raise DataError(f"{path} does not exist. Expected a JSONL file of examples, such as a snapshot.")
     folder = path.parent.resolve()
-
-    @cache  # the pairs of an image name it again and again, and resolving asks the disk for every folder
-    def absolute(image: str) -> str:
-        return str((folder / image).resolve())
-
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                example = Example.model_validate_json(line)
+                yield parse_example(line, folder)
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(str(part) for part in first["loc"]) or "the line"
                 raise DataError(
                     f"{path}, line {number}: {where}: {first['msg']}. Expected one example a line."
                 ) from error
-            yield example.model_copy(update={"images": tuple(map(absolute, example.images))})
+
+
+def parse_example(line: bytes, folder: Path) -> Example:
+    """The example of a line, with image paths made absolute.
+
+    Args:
+        folder: that of the file, itself absolute.
+
+    Raises:
+        ValidationError: the line is not an example.
+    """
+    example = Example.model_validate_json(line)
+    return example.model_copy(update={"images": tuple(_absolute(folder, image) for image in example.images)})
+
+
+@lru_cache(1024)  # the pairs of an image name it again and again, and resolving asks the disk for every folder
+def _absolute(folder: Path, image: str) -> str:
+    return str((folder / image).resolve())
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:

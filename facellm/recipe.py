@@ -176,10 +176,10 @@ def recipe(base_model: str) -> RunConfig:
     """The defaults for a base model.
 
     The embedded model is thousands of times smaller than FaceLLM's bases and has to learn from about a thousand pairs
-    in minutes, so it takes a higher rate, smaller steps and several epochs.
+    in minutes, so it takes a higher rate, smaller steps and several epochs, and computes in its weights' own type.
     """
     if portable_name(base_model) == portable_name(str(EMBEDDED_BASE)):
-        return RunConfig(base_model=base_model, epochs=12, batch_size=32, learning_rate=3e-3)
+        return RunConfig(base_model=base_model, epochs=12, batch_size=32, learning_rate=3e-3, dtype="float32")
     return RunConfig(base_model=base_model)
 
 

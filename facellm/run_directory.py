@@ -4,6 +4,11 @@
     train.jsonl      the examples
     process.json     the process that trains it
     metrics.jsonl    a line for each step
+    held_out.jsonl   a line for each measurement of the held-out loss
+    stage            what the process does just now: reading, training or measuring
+    checkpoints/     from which it can be resumed, see checkpoints.py; gone once it has finished
+    features/        of images, while it trains
+    best/            the adapter of the lowest held-out loss, while it may stop early
     log.txt          what the process printed
     adapter/         the trained LoRA adapter
     result.json      written last: how it ended
@@ -30,6 +35,7 @@ from facellm.run_files import read_json, write_json
 
 CONFIG, EXAMPLES, PROCESS = "config.json", "train.jsonl", "process.json"
 METRICS, LOG, RESULT, ADAPTER = "metrics.jsonl", "log.txt", "result.json", "adapter"
+HELD_OUT, STAGE, FEATURES, BEST = "held_out.jsonl", "stage", "features", "best"
 STOP = "stop"  # an empty file: somebody asked the run to stop
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 LAST_NAME = ".last-name"  # beside the runs: the highest run-N that there has been, should it be deleted

@@ -1,46 +1,42 @@
 """FaceLLM's LoRA recipe: python -m facellm train RUN_DIR
 
-Reads config.json and train.jsonl of a run directory; writes metrics.jsonl, adapter/ and, last, result.json. Only the
-linear layers of the language model are adapted; the vision tower and the projector stay as they are, so each image's
-features are computed once. The loss is the mean cross entropy of the answers' tokens.
+Reads config.json and train.jsonl of a run directory; writes metrics.jsonl, held_out.jsonl, checkpoints, adapter/ and,
+last, result.json. Only the linear layers of the language model are adapted; the vision tower and the projector stay as
+they are, so each image's features are computed once. The loss is the mean cross entropy of the answers' tokens.
 
 The one surprising fact: the target of LoRA is a pattern, not the usual list of names, since PEFT would find `q_proj`
 in the vision tower too, and such an adapter cannot answer beside its base in one batch.
 """
 
 import logging
-import math
+import resource
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from transformers import (
-    InternVLForConditionalGeneration,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import InternVLForConditionalGeneration, TrainingArguments, set_seed
 
+from facellm.calibration import faster_training_type
 from facellm.checkpoint import load_checkpoint
-from facellm.collate import NO_LOSS, PADDING, ImageTable, Row, collate, encode, make_rows, model_inputs
-from facellm.data import content_hash, read_examples, sha256_file
-from facellm.errors import DataError, FaceLLMError, ModelError
+from facellm.checkpoints import FOLDER as CHECKPOINTS
+from facellm.checkpoints import last_checkpoint
+from facellm.data import sha256_file
+from facellm.errors import ConfigError, DataError, FaceLLMError, ModelError
+from facellm.image_table import Room
 from facellm.jobs import State
+from facellm.outcome import attribute_accuracy, held_out_losses
 from facellm.recipe import RunConfig
-from facellm.run_directory import ADAPTER, EXAMPLES, METRICS, RESULT, load_record, versions
-from facellm.run_files import append_json, write_json
+from facellm.row_trainer import RowTrainer, save_adapter
+from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
+from facellm.run_files import write_json, write_text
+from facellm.training_data import TrainingData
+from facellm.training_progress import Progress, cut_back
 
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -48,10 +44,13 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 log = logging.getLogger(__name__)
 
 
-def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
+def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = False) -> None:
     """Train a run to its end, or until `stop` is set, and write its result.json.
 
     `stop` is looked at between the stages, at each image and pair while they are read, and after each step.
+
+    Args:
+        resume: go on after the last checkpoint; without, from the start.
 
     Raises:
         FaceLLMError: the run cannot be trained; result.json holds the sentence.
@@ -66,45 +65,78 @@ def train(run_dir: Path, *, stop: threading.Event | None = None) -> None:
         check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
-        examples = list(read_examples(run_dir / EXAMPLES))
-        if (found := content_hash(examples)) != record["examples_sha256"]:
-            raise DataError(
-                f"{EXAMPLES} of {run_dir.name} has been changed since the run was made: its hash is {found[:12]}…, "
-                f"expected {record['examples_sha256'][:12]}…. Make a new run from the file."
-            )
-        torch.set_num_threads(_threads())
+        _check_servable(config)
+        checkpoint = last_checkpoint(run_dir) if resume else None
+        cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
-
+        torch.set_num_threads(_threads())
+        trainer, progress = _prepared(run_dir, config, record["examples_sha256"], stop, check_stop)
         check_stop()
-        base, processor = load_checkpoint(config.checkpoint, device=config.device)
-        base = base.bfloat16() if base.device.type == "cuda" else base.float()
-        table = ImageTable(examples, processor, budget=config.feature_cache_mb * 1024 * 1024, check=check_stop)
-        pairs = encode(examples, processor, table, config.max_length, check=check_stop)
-        rows = make_rows(pairs, config.max_length, share_prefix=config.share_prefix)
-        check_stop()
-        set_seed(config.seed)
-        model = with_lora(base, config)
+        with trainer.headless():
+            _enter(run_dir, "training")
+            _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+            result |= progress.summary()
+            if progress.losses:
+                if config.patience and progress.best and not stop.is_set():
+                    trainer.take_best()
+                save_adapter(trainer.adapted, run_dir / ADAPTER)
+                result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
+            result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
+            if not stop.is_set():
+                _enter(run_dir, "measuring")
+                result |= held_out_losses(trainer, progress, config)
+        if not stop.is_set():
+            del trainer  # the weights are loaded anew, for the chat's way of answering
+            result |= attribute_accuracy(run_dir, config, stop)
+            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
-        arguments = _arguments(run_dir, config, pairs=len(examples), rows=len(rows), device=base.device)
-        progress = _Progress(run_dir / METRICS, stop)
-        trainer = _RowTrainer(
-            table, config.rows_at_once, model=model, args=arguments, train_dataset=rows, callbacks=[progress]
+
+def _prepared(
+    run_dir: Path, config: RunConfig, sha256: str, stop: threading.Event, check_stop: Callable[[], None]
+) -> tuple[RowTrainer, Progress]:
+    """Load the base and read the examples; the trainer, ready to go, and its progress."""
+    _enter(run_dir, "reading")
+    check_stop()
+    base, processor = load_checkpoint(config.checkpoint, device=config.device)
+    dtype = _compute_dtype(base, config)
+    base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
+    data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
+    if data.sha256 != sha256:
+        raise DataError(
+            f"{EXAMPLES} of {run_dir.name} has been changed since the run was made: its hash is "
+            f"{data.sha256[:12]}…, expected {sha256[:12]}…. Make a new run from the file."
         )
-        progress.tokens = trainer.tokens
-        log.info(f"{len(rows)} rows of {sum(map(len, rows)) // len(rows)} tokens on {base.device}, on average")
-        check_stop()
-        _fit(trainer, config)
-
-        result |= progress.summary()
-        if progress.losses:
-            result["adapter_sha256"] = _save_adapter(model, run_dir / ADAPTER)
-        result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
-        result["device"] = str(base.device)
+    set_seed(config.seed)
+    per_step = max(1, round(config.batch_size * len(data.training) / data.pairs[0]))
+    progress = Progress(run_dir, config, stop)
+    trainer = progress.trainer = RowTrainer(
+        data,
+        per_step=per_step,
+        at_once=config.rows_at_once,
+        compute_dtype=dtype,
+        best=run_dir / BEST,
+        model=with_lora(base, config),
+        args=_arguments(run_dir, config, device=base.device),
+        callbacks=[progress],
+    )
+    steps = len(trainer.get_train_dataloader())
+    is_once = config.max_steps <= steps if config.max_steps else config.epochs == 1
+    data.images.room = Room(
+        memory=config.feature_cache_mb * 1024**2,
+        disk=round(config.feature_disk_gb * 1e9),
+        folder=run_dir / FEATURES,
+        again=data.again if is_once else None,
+    )
+    log.info(
+        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on {base.device} in {dtype}, on "
+        f"average; {len(data.held_out)} rows are held out"
+    )
+    return trainer, progress
 
 
 class _Stopped(Exception):
-    """Stop came before the first step."""
+    """Stop came before the first step, or after the last."""
 
 
 @contextmanager
@@ -117,39 +149,66 @@ def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
     except _Stopped:
         result["state"] = State.STOPPED
     except BaseException as error:
+        result["state"] = State.FAILED
         result["error"] = str(error) if isinstance(error, FaceLLMError) else f"{type(error).__name__}: {error}"
         raise
     finally:
+        shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
         result["seconds"] = round(time.monotonic() - started, 1)
+        result["peak_memory_mb"] = _peak_memory_mb()
         write_json(run_dir / RESULT, result)
         log.info(f"{result['state'].capitalize()} after {result['seconds']:.0f} s")
+
+
+def _enter(run_dir: Path, stage: str) -> None:
+    """Note what the run does from now on."""
+    write_text(run_dir / STAGE, stage)
+
+
+def _check_servable(config: RunConfig) -> None:
+    """Refuse what PEFT could train and the chat could not answer with."""
+    if config.dora:
+        raise ConfigError(
+            "dora is set, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
+            "from one copy of them. Set dora to false; rslora works."
+        )
 
 
 def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> PeftModel:
     """The base with untrained adapters on the language model's linear layers; all else is frozen."""
     lora = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=LANGUAGE_LINEARS
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        use_rslora=config.rslora,
+        target_modules=LANGUAGE_LINEARS,
     )
+    if config.gradient_checkpointing:
+        base.activation_checkpointing_enable()
     model = get_peft_model(base, lora)
     model.peft_config["default"].base_model_name_or_path = config.base_model
     return model
 
 
-def _arguments(run_dir: Path, config: RunConfig, *, pairs: int, rows: int, device: torch.device) -> TrainingArguments:
+def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
+    if config.dtype != "auto":
+        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base)
+
+
+def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
     arguments = TrainingArguments(
-        output_dir=str(run_dir / "checkpoints"),
+        output_dir=str(run_dir / CHECKPOINTS),
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
-        per_device_train_batch_size=min(rows, max(1, round(config.batch_size * rows / pairs))),
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.schedule,
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip,
         seed=config.seed,
-        bf16=device.type == "cuda",
         use_cpu=device.type == "cpu",
-        save_strategy="no",
+        save_strategy="no",  # Progress says when
         logging_steps=1,
         logging_nan_inf_filter=False,
         disable_tqdm=True,
@@ -162,104 +221,9 @@ def _arguments(run_dir: Path, config: RunConfig, *, pairs: int, rows: int, devic
     return arguments
 
 
-class _RowTrainer(Trainer):
-    """transformers' Trainer on rows: it computes the loss of the answers' tokens, and counts tokens.
-
-    A batch is a whole step, and its rows are computed a few at a time. Trainer's own accumulation knows only batches
-    of one size, so that the size of a step would depend on how many rows are computed at once.
-    """
-
-    def __init__(self, table: ImageTable, rows_at_once: int, **kwargs: Any) -> None:
-        super().__init__(data_collator=partial(_collate_step, rows_at_once), **kwargs)
-        self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # so that it counts the answers' tokens of a step
-        self.table = table
-        self.seen = 0
-
-    def tokens(self) -> int:
-        """How many tokens the model has been trained on, filling not counted."""
-        return self.seen
-
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
-    ) -> Tensor:
-        """Add up the gradients of a step's parts; return the step's loss."""
-        losses = [super(_RowTrainer, self).training_step(model, part, num_items_in_batch) for part in inputs["parts"]]
-        return torch.stack(losses).sum()
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """This part's share of the step's mean loss: its summed loss, divided by the step's answer tokens."""
-        assert not return_outputs and num_items_in_batch is not None
-        self.seen += int((inputs["segments"] != PADDING).sum())
-        forward, labels = model_inputs(inputs, self.table, self.accelerator.unwrap_model(model).get_base_model())
-        logits = model(**forward).logits.float()
-        loss = nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LOSS, reduction="sum"
-        )
-        # Processes average their gradients, while the count is of all of them together.
-        return loss * self.accelerator.num_processes / num_items_in_batch
-
-
-def _collate_step(rows_at_once: int, rows: Sequence[Row]) -> dict[str, Any]:
-    """A step's rows in parts of at most `rows_at_once`, and all their labels, which Trainer counts."""
-    parts = [collate(rows[first : first + rows_at_once]) for first in range(0, len(rows), rows_at_once)]
-    return {"parts": parts, "labels": torch.tensor([label for row in rows for label in row.labels])}
-
-
-class _Progress(TrainerCallback):
-    """Writes a line of metrics after each step, and ends the training when it is told to or the loss is lost."""
-
-    def __init__(self, path: Path, stop: threading.Event) -> None:
-        self.path = path
-        self.stop = stop
-        self.tokens = lambda: 0
-        self.losses: list[float] = []
-        self.started = 0.0
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.started = time.monotonic()
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.stop.is_set():
-            control.should_training_stop = True
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
-        if "loss" not in logs:  # the summary at the end
-            return
-        step, total, loss = state.global_step, state.max_steps, logs["loss"]
-        if not math.isfinite(loss):
-            raise ModelError(
-                f"The loss became {loss} at step {step}; expected a number. Train again with a lower learning rate."
-            )
-        self.losses.append(loss)
-        seconds = time.monotonic() - self.started
-        eta = seconds / step * (total - step)
-        line = {"step": step, "total": total, "epoch": round(logs["epoch"], 4), "loss": loss}
-        line |= {"lr": logs["learning_rate"], "grad_norm": float(logs["grad_norm"]), "tokens": self.tokens()}
-        append_json(self.path, line | {"seconds": round(seconds, 2), "eta": round(eta, 1)})
-        log.info(f"step {step}/{total}  epoch {logs['epoch']:.2f}  loss {loss:.4f}  {eta:.0f} s left")
-
-    def summary(self) -> dict[str, Any]:
-        """What result.json says of the loss: its first value, and the mean of the last steps."""
-        last = self.losses[-10:]
-        return {
-            "steps": len(self.losses),
-            "tokens": self.tokens(),
-            "first_loss": self.losses[0] if self.losses else None,
-            "last_loss": sum(last) / len(last) if last else None,
-        }
-
-
-def _fit(trainer: Trainer, config: RunConfig) -> None:
+def _fit(trainer: RowTrainer, config: RunConfig, checkpoint: str | None) -> None:
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=checkpoint)
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"The memory of {trainer.args.device} was too small for rows_at_once {config.rows_at_once} of up to "
@@ -267,15 +231,11 @@ def _fit(trainer: Trainer, config: RunConfig) -> None:
         ) from error
 
 
-def _save_adapter(model: PeftModel, folder: Path) -> str:
-    """Save the adapter as PEFT does, complete or not at all; return the SHA-256 of its weights."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial), save_embedding_layers=False)  # "auto" would ask the Hub about the base
-    (partial / "README.md").unlink()  # PEFT's form of a model card, not filled in
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return sha256_file(folder / ADAPTER_WEIGHTS)
+def _peak_memory_mb() -> int:
+    """Of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
 
 
 def _threads() -> int:

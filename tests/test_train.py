@@ -168,8 +168,8 @@ class StopAfter(threading.Event):
 
 @pytest.mark.parametrize(
     ("looks", "missing"),
-    [(0, "train.jsonl"), (1, "base"), (4, "images/3.png"), (6 + 11, "nothing")],
-    ids=["at once", "before loading", "at the third image", "at the twelfth pair"],
+    [(0, "train.jsonl"), (1, "base"), (2 + 32 + 2, "images/3.png"), (2 + 32 + 4 + 1, "nothing")],
+    ids=["at once", "before loading", "at the third image", "at the second row"],
 )
 def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Path, looks: int, missing: str) -> None:
     """What the training would come to next is missing, so it would fail if it went on."""
@@ -180,7 +180,9 @@ def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Pat
     (tmp_path / missing).unlink(missing_ok=True)
     train(run_dir, stop=StopAfter(looks))
     assert jobs.status(run_dir).state is State.STOPPED
-    assert json.loads((run_dir / "result.json").read_text()).keys() == {"state", "versions", "seconds"}
+    assert json.loads((run_dir / "result.json").read_text()).keys() == {
+        *("state", "versions", "seconds", "peak_memory_mb")
+    }
     assert not (run_dir / "adapter").exists()
 
 
