@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from facellm.compare_commands import app as compare_app
 from facellm.errors import FaceLLMError
 from facellm.estimate_commands import app as estimate_app
 
@@ -27,6 +28,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's di
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
 app.add_typer(estimate_app)
+app.add_typer(compare_app)
 
 
 @app.command()
