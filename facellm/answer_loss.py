@@ -25,11 +25,13 @@ class _SummedLoss(torch.autograd.Function):
         size = max(1, CHUNK_BYTES // (4 * head.shape[0]))
         for first in range(0, len(hidden), size):
             part = slice(first, first + size)
-            logits = functional.linear(hidden[part].to(head.dtype), head).float()
-            total += functional.cross_entropy(logits, labels[part], reduction="sum")
+            logits = functional.linear(hidden[part].to(head.dtype), head)
+            chances = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+            right = (torch.arange(len(chances), device=chances.device), labels[part])
+            total -= chances[right].sum()
             if gradient is not None:
-                slope = logits.softmax(dim=-1)
-                slope[torch.arange(len(slope), device=slope.device), labels[part]] -= 1
+                slope = chances.exp_()
+                slope[right] -= 1
                 gradient[part] = slope.to(head.dtype) @ head
         ctx.save_for_backward(gradient)
         return total

@@ -21,7 +21,8 @@ from transformers import InternVLForConditionalGeneration, PrinterCallback, Trai
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from facellm.answer_loss import summed_loss
-from facellm.collate import NO_LOSS, PADDING, Row, answer_places, attention_mask, collate
+from facellm.branch_attention import branch_attention, layout
+from facellm.collate import NO_LOSS, PADDING, Row, answer_places, collate
 from facellm.steps import Steps
 from facellm.training_data import TrainingData
 
@@ -119,7 +120,7 @@ class RowTrainer(Trainer):
             hidden = model(
                 input_ids=batch["input_ids"],
                 position_ids=batch["position_ids"],
-                attention_mask=attention_mask(batch["segments"]),
+                attention_mask={"full_attention": layout(batch["segments"], self.compute_dtype)},
                 mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
                 use_cache=False,
             ).logits
@@ -168,7 +169,8 @@ class RowTrainer(Trainer):
         self.head = head.weight.detach()
         self.base.lm_head = nn.Identity()
         try:
-            yield
+            with branch_attention(self.base):
+                yield
         finally:
             self.base.lm_head = head
 
