@@ -81,7 +81,7 @@ def measure(case: Case, folder: Path, changes: list[str], *, verbose: bool) -> d
     started = time.monotonic()
     estimate = json.loads(_command(["estimate", run_dir, "--json"], environment))
     estimate_s = time.monotonic() - started
-    seconds, peak = train(run_dir, environment)
+    seconds, cpu_seconds, peak = train(run_dir, environment)
     result = {
         "name": case.name,
         "estimated_gb": round(estimate["total"] / 1e9, 2),
@@ -89,7 +89,9 @@ def measure(case: Case, folder: Path, changes: list[str], *, verbose: bool) -> d
         "memory_ratio": round(estimate["total"] / peak, 2),
         "estimated_s": estimate["seconds"],
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
         "time_ratio": round(estimate["seconds"] / seconds, 2),
+        "cpu_time_ratio": round(estimate["seconds"] / cpu_seconds, 2),
         "command_s": round(estimate_s, 1),
         "estimate": estimate,
     }
@@ -97,7 +99,8 @@ def measure(case: Case, folder: Path, changes: list[str], *, verbose: bool) -> d
         print(
             f"{case.name:28} memory {result['estimated_gb']:6.2f} GB for {result['peak_gb']:6.2f} "
             f"({result['memory_ratio']:.2f}×)   time {result['estimated_s']:6.1f} s for {result['seconds']:6.1f} "
-            f"({result['time_ratio']:.2f}×)   {estimate['dtype']}",
+            f"({result['time_ratio']:.2f}×), CPU {result['cpu_seconds']:6.1f} ({result['cpu_time_ratio']:.2f}×)   "
+            f"{estimate['dtype']}",
             flush=True,
         )
     return result
@@ -131,8 +134,11 @@ def make_examples(folder: Path, case: Case, side: int) -> list[Example]:
     return found
 
 
-def train(run_dir: str, environment: dict[str, str]) -> tuple[float, int]:
-    """Seconds and peak bytes of the training process."""
+def train(run_dir: str, environment: dict[str, str]) -> tuple[float, float, int]:
+    """Seconds, seconds of the processor, and peak bytes of the training process.
+
+    Where training takes one thread, the processor's seconds are what the run takes on a machine that does nothing else.
+    """
     started = time.monotonic()
     log = Path(run_dir) / "log.txt"
     with log.open("wb") as out:
@@ -143,7 +149,8 @@ def train(run_dir: str, environment: dict[str, str]) -> tuple[float, int]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"The training of {run_dir} failed:\n{log.read_text()[-2000:]}")
-    return time.monotonic() - started, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, peak
 
 
 def _command(words: list[str], environment: dict[str, str]) -> str:

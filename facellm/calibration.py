@@ -42,9 +42,12 @@ def faster_type(model: InternVLForConditionalGeneration) -> torch.dtype:
 
 
 @torch.no_grad()
-def faster_training_type(model: InternVLForConditionalGeneration) -> torch.dtype:
-    """The type in which a CPU multiplies many tokens faster: bfloat16, if its processor knows it, or float32."""
-    width = model.model.language_model.config.hidden_size
+def faster_training_type(width: int) -> torch.dtype:
+    """The type in which a CPU multiplies many tokens faster: bfloat16, if its processor knows it, or float32.
+
+    Args:
+        width: of the language model.
+    """
     rows, weight = torch.randn(256, width), torch.randn(4 * width, width)
     wide = fastest(lambda: functional.linear(rows, weight))
     rows, weight = rows.bfloat16(), weight.bfloat16()

@@ -29,7 +29,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoProcessor, InternVLProcessor
 
 from facellm.checkpoint import check_kind
-from facellm.collate import NO_LOSS, Pair, Row, make_rows
+from facellm.collate import NO_LOSS, Pair, Row, make_row, split
 from facellm.conversation import Turn, as_plain_text
 from facellm.data import Example, open_image, read_examples
 from facellm.errors import ModelError
@@ -145,12 +145,15 @@ class Estimate:
         return dataclasses.asdict(self) | {"total": self.total, "fits": self.fits, "tight": self.is_tight}
 
 
-def estimate(config: RunConfig, examples: Iterable[Example], *, folder: Path | None = None) -> Estimate:
+def estimate(
+    config: RunConfig, examples: Iterable[Example], *, folder: Path | None = None, available: int | None = None
+) -> Estimate:
     """What this run would need on this machine now.
 
     Args:
         examples: gone through twice, so a list or an `ExamplesFile`, not an iterator.
         folder: where the run lies, for the space on its disk; None: the disk is not looked at.
+        available: bytes of memory that the run may have; None: what is free now.
 
     Raises:
         ModelError: there is no such base, or its configuration is damaged. A base on the Hub that cannot be asked for
@@ -158,7 +161,7 @@ def estimate(config: RunConfig, examples: Iterable[Example], *, folder: Path | N
         ImageError: an image of the sample cannot be opened.
     """
     device = _device(config)
-    available = free_bytes(device)
+    available = free_bytes(device) if available is None else available
     source, within, why = _files_of(config)
     if why:
         return Estimate(device=device, available=available, base_model=config.base_model, unknown=why, advice=why)
@@ -258,7 +261,9 @@ class _Sample:
 
 def _rows(pairs: Sequence[Pair], config: RunConfig) -> list[Row]:
     """These pairs of the same images in rows; one that is too long, which the trainer will refuse, has one alone."""
-    return make_rows(pairs, max(config.max_length, *map(len, pairs)), share_prefix=config.share_prefix)
+    longest = max(config.max_length, *map(len, pairs))
+    groups = [pairs] if config.share_prefix else [[pair] for pair in pairs]
+    return [make_row(part) for group in groups for part in split(group, longest)]
 
 
 class _Encoder:

@@ -18,28 +18,28 @@ def free_bytes(device: str) -> int:
     """Bytes that are free on "cuda" or "cpu"."""
     if device == "cuda":
         return int(torch.cuda.mem_get_info()[0])
-    return min([psutil.virtual_memory().available, *_left_in_containers()])
+    return min([psutil.virtual_memory().available, *left_in_containers()])
 
 
-def _left_in_containers() -> Iterator[int]:
-    """What each limited group of processes that this one belongs to may still take (cgroup versions 1 and 2)."""
-    for folder in _groups():
+def left_in_containers(own_groups: Path = OWN_GROUPS, cgroups: Path = CGROUPS) -> Iterator[int]:
+    """Bytes that each limited group of processes that this one belongs to may still take (cgroups, version 1 or 2)."""
+    for folder in _groups(own_groups, cgroups):
         limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
         if limit is not None and used is not None and limit < 2**60:
             yield max(0, limit - used + _given_up(folder / "memory.stat"))
 
 
-def _groups() -> Iterator[Path]:
+def _groups(own_groups: Path, cgroups: Path) -> Iterator[Path]:
     """The folders of this process's groups and of those above them."""
     try:
-        lines = OWN_GROUPS.read_text().splitlines()
+        lines = own_groups.read_text().splitlines()
     except OSError:  # not Linux
         return
     for line in lines:
         _, kinds, path = line.split(":", 2)
         if kinds in ("", "memory"):
-            root = CGROUPS / kinds
+            root = cgroups / kinds
             own = root / path.lstrip("/")
             yield from (folder for folder in [own, *own.parents] if folder.is_relative_to(root))
 

@@ -37,10 +37,10 @@ from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STA
 from facellm.run_files import write_json, write_text
 from facellm.training_data import TrainingData
 from facellm.training_progress import Progress, cut_back
+from facellm.training_speed import training_threads
 
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +70,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
-        torch.set_num_threads(_threads())
+        torch.set_num_threads(min(torch.get_num_threads(), training_threads()))
         trainer, progress = _prepared(run_dir, config, record["examples_sha256"], stop, check_stop)
         check_stop()
         with trainer.headless():
@@ -193,7 +193,7 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base)
+    return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
@@ -236,19 +236,3 @@ def _peak_memory_mb() -> int:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 1e6)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
-
-
-def _threads() -> int:
-    """One thread fewer than there are cores: the app goes on beside a run, and torch's threads wait for the slowest.
-
-    On two cores with another busy process, two threads were ten times slower than one. A container's limit counts as
-    its cores; torch sees all of the machine's.
-    """
-    cores = torch.get_num_threads()
-    try:
-        quota, period = CGROUP_LIMIT.read_text().split()
-    except OSError:  # no container, or not Linux
-        quota = "max"
-    if quota != "max":
-        cores = min(cores, round(int(quota) / int(period)))
-    return max(1, cores - 1)

@@ -23,8 +23,8 @@ HEAD_CHUNK = 64 * 1024 * 1024  # bytes of the logits that live at once, in float
 HEAD_COPIES = 4  # logits, their softmax, its cast to the head's type, and what the library needs between
 LORA_BYTES = 16  # a LoRA weight, its gradient and AdamW's two moments, all in float32
 STORED_BYTES = {"none": None, "8bit": 1.0, "4bit": 0.56}  # of a quantized weight, with its scales
-PROCESS = {"cpu": 850_000_000, "cuda": 700_000_000}  # Python, torch and transformers; on a GPU, CUDA's own context
-KEPT_COPIES = 1.1  # what the allocator holds beyond what is in use
+PROCESS = {"cpu": 900_000_000, "cuda": 700_000_000}  # Python, torch and transformers; on a GPU, CUDA's own context
+HELD_BACK = 1.25  # the allocator holds more than is in use: pieces of many sizes come and go
 
 
 @dataclass(frozen=True)
@@ -160,18 +160,15 @@ def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
     passing = tokens * (3 * geometry.inner * method.size + 4 * geometry.width * 4)
     answers = min(method.at_once, load.rows) * load.most_answers
     chunk = min(answers * geometry.vocabulary * 4, max(HEAD_CHUNK, geometry.vocabulary * 4))
-    parts = {
+    return {
         "process": PROCESS[method.device],
         "base weights": weight_bytes(geometry, method),
         "LoRA, gradients and AdamW": LORA_BYTES * geometry.rank_weights * method.rank,
-        "activations": int((activations + passing) * KEPT_COPIES),
+        "activations": int((activations + passing) * HELD_BACK),
         "head": HEAD_COPIES * chunk + 2 * answers * geometry.width * 4,
         "vision tower": vision_bytes(geometry, load, method),
         "kept vision features": min(method.feature_memory, feature_bytes(geometry, load, method)),
     }
-    # Activations and the tower's working memory are never there together.
-    parts["vision tower"] = max(0, parts["vision tower"] - parts["activations"] - parts["head"])
-    return parts
 
 
 def vision_bytes(geometry: Geometry, load: Load, method: Method) -> int:

@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from facellm.calibration import MARGIN, fastest
+from facellm.calibration import faster_training_type, fastest
 
 LAYER_CALL = 0.0008  # seconds that a layer takes in one direction, however small it is
-MOST_TOKENS = 4096  # of a trial
+MOST_WEIGHTS, MOST_PRODUCTS = 2**24, 10**10  # of a trial's layer
+MOST_NUMBERS = 25_000_000  # of its activation: more than the allocator keeps, which gives back 32 MiB at once
 CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -37,20 +38,21 @@ def measure_speed(device: str, dtype: torch.dtype, width: int, inner: int, *, to
         dtype: of the products.
         width: of the layer's input.
         inner: of its output.
-        tokens: that are computed at once; tried with a few thousand of them at most.
+        tokens: that are computed at once; of a large model fewer are tried.
     """
-    tokens = max(64, min(tokens, MOST_TOKENS))
+    columns = max(1, min(inner, MOST_WEIGHTS // width))
+    rows = max(32, min(tokens, MOST_PRODUCTS // (2 * width * columns)))
+    numbers = max(2**14, min(tokens * inner, MOST_NUMBERS))
     before = torch.get_num_threads()
     torch.set_num_threads(training_threads())
     try:
-        weight = torch.randn(inner, width, device=device).to(dtype)
-        inputs = torch.randn(tokens, width, device=device).to(dtype)
-        outputs = torch.randn(tokens, inner, device=device).to(dtype)
+        weight, inputs = (torch.ones(size, width, device=device, dtype=dtype) for size in (columns, rows))
+        outputs = torch.ones(numbers, device=device, dtype=dtype)
         linear = fastest(lambda: _finished(functional.linear(inputs, weight)))
         simple = fastest(lambda: _finished(functional.silu(outputs) * outputs))
     finally:
         torch.set_num_threads(before)
-    return Speed(2 * tokens * width * inner / linear, 5 * outputs.nbytes / simple, LAYER_CALL)
+    return Speed(2 * rows * width * columns / linear, 5 * outputs.nbytes / simple, LAYER_CALL)
 
 
 def _finished(result: torch.Tensor) -> None:
@@ -64,11 +66,7 @@ def compute_type(wanted: str, device: str, width: int) -> torch.dtype:
         return torch.float32 if wanted == "float32" else torch.bfloat16
     if device == "cuda":
         return torch.bfloat16
-    speeds = {
-        dtype: measure_speed(device, dtype, width, 4 * width, tokens=256).products
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    return torch.bfloat16 if speeds[torch.bfloat16] * MARGIN > speeds[torch.float32] else torch.float32
+    return faster_training_type(width)
 
 
 def training_threads() -> int:
