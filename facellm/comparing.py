@@ -91,7 +91,9 @@ def compare(run_dirs: Sequence[Path]) -> Comparison:
     """
     names = [run_dir.name for run_dir in run_dirs]
     if len(set(names)) < max(2, len(names)):
-        raise ConfigError(f"Found {', '.join(names) or 'no run'}; expected two different runs or more. Name another one.")
+        raise ConfigError(
+            f"Found {', '.join(names) or 'no run'}; expected two different runs or more. Name another one."
+        )
     runs = [_Run.read(run_dir) for run_dir in run_dirs]
     horizon = SMOOTHED_STEPS * max((run.pairs_of_step for run in runs), default=0)
     curves = [smoothed(run.curve, horizon) for run in runs]

@@ -198,6 +198,19 @@ def adjusted(config: RunConfig, changes: Mapping[str, Any], source: str) -> RunC
     return changed if "alpha" in changes else changed.model_copy(update={"alpha": 2 * changed.rank})
 
 
+def check_servable(config: RunConfig) -> None:
+    """Refuse what PEFT could train and the chat could not answer with.
+
+    Raises:
+        ConfigError: dora is set.
+    """
+    if config.dora:
+        raise ConfigError(
+            "dora is set, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
+            "from one copy of them. Set dora to false; rslora works."
+        )
+
+
 def portable_name(base_model: str) -> str:
     """A folder inside the checkout, relative to it; any other folder, absolute; a Hub id as it is."""
     path = Path(find_base(base_model))

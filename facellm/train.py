@@ -27,11 +27,11 @@ from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
 from facellm.data import sha256_file
-from facellm.errors import ConfigError, DataError, FaceLLMError, ModelError
+from facellm.errors import DataError, FaceLLMError, ModelError
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
-from facellm.recipe import RunConfig
+from facellm.recipe import RunConfig, check_servable
 from facellm.row_trainer import RowTrainer, save_adapter
 from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
 from facellm.run_files import write_json, write_text
@@ -65,7 +65,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
-        _check_servable(config)
+        check_servable(config)
         checkpoint = last_checkpoint(run_dir) if resume else None
         cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
@@ -163,15 +163,6 @@ def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
 def _enter(run_dir: Path, stage: str) -> None:
     """Note what the run does from now on."""
     write_text(run_dir / STAGE, stage)
-
-
-def _check_servable(config: RunConfig) -> None:
-    """Refuse what PEFT could train and the chat could not answer with."""
-    if config.dora:
-        raise ConfigError(
-            "dora is set, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
-            "from one copy of them. Set dora to false; rslora works."
-        )
 
 
 def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> PeftModel:
