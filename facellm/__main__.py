@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from facellm.adapter_commands import app as adapter_app
 from facellm.compare_commands import app as compare_app
 from facellm.errors import FaceLLMError
 from facellm.estimate_commands import app as estimate_app
@@ -192,6 +193,8 @@ def attributes(
     print(f"{count} unseen faces of seed {seed}: {checkpoint}, adapter {adapter_folder or 'none'}")
     print(measured.table())
 
+
+app.add_typer(adapter_app)
 
 tiny_app = typer.Typer(no_args_is_help=True, help="The embedded tiny model.")
 app.add_typer(tiny_app, name="tiny")

@@ -110,7 +110,7 @@ class AdapterSet:
             return None
         found = _state(str(source))
         adapter = adapter or read_adapter(source)
-        linears = _check_fits(adapter, self._base, str(source))
+        linears = check_fits(adapter, self._base, str(source))
         self._added += 1
         slot = f"{self._added}"
         try:
@@ -154,7 +154,7 @@ class AdapterSet:
 def _matrices(adapter: Adapter, module: str, linear: nn.Linear, kind: torch.dtype) -> tuple[Tensor, Tensor]:
     """A and the scaled B of a module, where the base's weights are, and of the type in which the base computes."""
     down, up = adapter.pair(module)
-    assert down is not None and up is not None  # _check_fits has seen to it
+    assert down is not None and up is not None  # check_fits has seen to it
     scaled = up.float() * adapter.scale(module, len(down))
     return down.to(linear.weight.device, kind), scaled.to(linear.weight.device, kind)
 
@@ -214,8 +214,15 @@ def _module_of(key: str) -> str:
     return key.removeprefix(KEY_PREFIX).rpartition(".lora_")[0] or key
 
 
-def _check_fits(adapter: Adapter, base: InternVLForConditionalGeneration, source: str) -> dict[str, nn.Linear]:
-    """The linear layers that it adapts, by name: all in the language model, and of its matrices' shapes."""
+def check_fits(adapter: Adapter, base: nn.Module, source: str) -> dict[str, nn.Linear]:
+    """The linear layers that it adapts, by name: all in the language model, and of its matrices' shapes.
+
+    Args:
+        base: an InternVLForConditionalGeneration; its weights are not looked at.
+
+    Raises:
+        ModelError: it does not fit.
+    """
     if not adapter.weights:
         raise ModelError(f"The adapter {source} holds no weights. Save it again.")
     fitting = {}

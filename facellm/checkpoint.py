@@ -87,7 +87,7 @@ def load_checkpoint(
 
 
 def check_kind(config: Any, checkpoint: str) -> None:
-    """Raise ModelError if a configuration is not of a model that can be chatted with and trained here."""
+    """Raise ModelError if a configuration is not that of an InternVL model whose language model sees all tokens."""
     if config.model_type != "internvl":
         raise ModelError(
             f"{checkpoint} is a model of type {config.model_type}; expected internvl, in the layout of transformers "

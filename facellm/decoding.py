@@ -20,7 +20,7 @@ from transformers import InternVLForConditionalGeneration
 
 from facellm.adapters import AdapterSet
 from facellm.errors import ModelError
-from facellm.inputs import Prompt
+from facellm.inputs import Prompt, embed
 from facellm.kv_cache import NOTHING, Past, PrefixCache, RowsCache, shared
 from facellm.row_text import RowText
 from facellm.sampling import Chooser, choose
@@ -188,7 +188,7 @@ class Decoder:
         known = len(group[0].past)
         unread = len(group[0].prompt.tokens) - known
         cache = RowsCache.of([row.past for row in group], layers=len(self._language.layers), headroom=unread + HEADROOM)
-        embedded = torch.stack([self._embedded(row.prompt, known) for row in group])
+        embedded = torch.stack([embed(row.prompt, self._model, known) for row in group])
         positions = torch.arange(known, known + unread, device=self._model.device)[None]
         with self.wanted(lambda: not all(row.stopped() for row in group)):
             hidden = self._forward(group, cache, positions.expand(len(group), -1), inputs_embeds=embedded)
@@ -199,18 +199,6 @@ class Decoder:
         self._join([row for row in group if not row.done], cache if len(group) == 1 or not self._rows else None)
         for row in group:
             row.past = NOTHING
-
-    def _embedded(self, prompt: Prompt, known: int) -> Tensor:
-        """The embeddings of the unread tokens, images' features in their places: [tokens, width]."""
-        device = self._model.device
-        tokens = torch.tensor(prompt.tokens, device=device)
-        embedded = self._language.embed_tokens(tokens[known:])
-        if prompt.features is None:
-            return embedded
-        images = tokens == self._model.config.image_token_id
-        features = prompt.features[int(images[:known].sum()) :]
-        embedded[images[known:]] = features.to(device, embedded.dtype)
-        return embedded
 
     # Writing answers
 

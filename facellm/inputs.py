@@ -143,6 +143,18 @@ def _prompt(tokens: list[int], seen: Sequence[SeenImage], processor: InternVLPro
     return Prompt(tokens, keys, features)
 
 
+def embed(prompt: Prompt, model: InternVLForConditionalGeneration, known: int = 0) -> Tensor:
+    """The embeddings of the tokens after the first `known`, images' features in their places: [tokens, width]."""
+    tokens = torch.tensor(prompt.tokens, device=model.device)
+    embedded: Tensor = model.get_input_embeddings()(tokens[known:])
+    if prompt.features is None:
+        return embedded
+    images = tokens == model.config.image_token_id
+    features = prompt.features[int(images[:known].sum()) :]
+    embedded[images[known:]] = features.to(model.device, embedded.dtype)
+    return embedded
+
+
 def prompt_tokens(conversation: Sequence[Turn], processor: InternVLProcessor, tiles: Sequence[int]) -> list[int]:
     """The prompt's token ids, each image's placeholder widened to the tokens of its tiles.
 

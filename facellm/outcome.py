@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 
+from facellm.adapters import read_adapter
 from facellm.attributes import measure_beside
 from facellm.errors import FaceLLMError, ModelError
 from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer
 from facellm.run_directory import ADAPTER
+from facellm.sources import find_source
 from facellm.training_progress import Progress
 
 IN_USE = "in_use"
@@ -33,7 +35,7 @@ def held_out_losses(trainer: RowTrainer, progress: Progress, config: RunConfig) 
     losses: dict[str, float | None] = {"base": progress.measured[0].loss, "run": run.loss}
     missed = {}
     try:
-        losses[IN_USE] = None if config.compare_with is None else _loss_of(trainer, config.compare_with)
+        losses[IN_USE] = None if config.compared is None else _loss_of(trainer, config.compared)
     except (FaceLLMError, OSError, ValueError, RuntimeError) as error:  # PEFT's of an adapter that does not fit
         missed = {"not_measured": f"The adapter in use, {config.compare_with}, was not measured: {_line(error)}"}
     images = len({image for row in data[data.held_out] for image in row.images})
@@ -43,7 +45,10 @@ def held_out_losses(trainer: RowTrainer, progress: Progress, config: RunConfig) 
 
 def _loss_of(trainer: RowTrainer, adapter: str) -> float:
     """The held-out loss of another adapter on the same base, which is taken off again."""
-    trainer.adapted.load_adapter(adapter, IN_USE, torch_device=str(trainer.args.device))
+    read_adapter(adapter)  # PEFT would load what cannot answer beside the base, too
+    place, within = find_source(adapter, "adapter")
+    folder = {"subfolder": within} if within else {}
+    trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
     trainer.adapted.set_adapter(IN_USE)
     try:
         return trainer.held_out_loss(trainer.adapted)
@@ -64,8 +69,7 @@ def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event) 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    adapters = {"base": None, "run": str(run_dir / ADAPTER)}
-    adapters |= {IN_USE: config.compare_with} if config.compare_with else {}
+    adapters = {"base": None, "run": str(run_dir / ADAPTER)} | ({IN_USE: config.compared} if config.compared else {})
     try:
         found = measure_beside(
             config.checkpoint, adapters, device=config.device, count=config.measured_faces, check=check

@@ -15,7 +15,7 @@ from facellm.answerers import BASE
 from facellm.config import Settings
 from facellm.data import SNAPSHOT_FILE, read_examples
 from facellm.errors import DataError
-from facellm.recipe import RunConfig, adjusted, check_servable, portable_name, recipe
+from facellm.recipe import RunConfig, adjusted, portable_name, recipe
 from facellm.run_directory import SnapshotRef, create_run
 
 
@@ -27,17 +27,11 @@ def reserved_names(settings: Settings) -> set[str]:
 def configure(settings: Settings, base: str, changes: Mapping[str, Any], source: str) -> RunConfig:
     """The recipe for a base model on the device of the settings, with changes; see `recipe.adjusted`.
 
-    Where the base is the one that the chat has, the run will be measured beside the adapter that is in use there.
-
-    Raises:
-        ConfigError: a name that does not exist, a value out of its bounds, or what the chat could not answer with.
+    Beside the configured base an adapter may be in use, which the run is then measured against.
     """
-    chosen = recipe(base)
-    in_use = settings.adapter_path if chosen.base_model == portable_name(settings.base_checkpoint) else None
-    usual = {"device": settings.device, "compare_with": None if in_use is None else portable_name(str(in_use))}
-    config = adjusted(chosen, {**usual, **changes}, source)
-    check_servable(config)
-    return config
+    is_configured = portable_name(base) == portable_name(settings.base_checkpoint)
+    in_use = settings.find_adapter(None, beside=None if is_configured else base)
+    return adjusted(recipe(base), {"device": settings.device, "compare_with": in_use, **changes}, source)
 
 
 def find_examples(settings: Settings, given: str) -> SnapshotRef:

@@ -72,7 +72,7 @@ class RunConfig(BaseModel):
     rslora: bool = Field(
         default=False, description="Scale LoRA by alpha / √rank instead of alpha / rank; for high ranks."
     )
-    dora: bool = Field(default=False, description="Weight-decomposed LoRA. Refused, see the message.")
+    dora: bool = Field(default=False, description="Weight-decomposed LoRA: refused, since the chat cannot serve it.")
 
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="Of the LoRA matrices, the order of the images and dropout."
@@ -118,15 +118,31 @@ class RunConfig(BaseModel):
         default="installed", description="Log to TensorBoard and Trackio, too, where they are installed."
     )
 
-    @field_validator("base_model")
+    @field_validator("base_model", "compare_with")
     @classmethod
-    def _portable(cls, value: str) -> str:
-        return portable_name(value)
+    def _portable(cls, value: str | None) -> str | None:
+        return None if value is None else portable_name(value)
+
+    @field_validator("dora")
+    @classmethod
+    def _servable(cls, value: bool) -> bool:
+        """Refuse what PEFT could train and the chat could not answer with."""
+        if value:
+            raise ValueError(
+                "is on, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
+                "from one copy of them. Leave it off; rslora works."
+            )
+        return value
 
     @property
     def checkpoint(self) -> str:
         """The base model as it can be loaded: a folder of the checkout as an absolute path."""
         return find_base(self.base_model)
+
+    @property
+    def compared(self) -> str | None:
+        """`compare_with` as it can be loaded, likewise."""
+        return None if self.compare_with is None else find_base(self.compare_with)
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], source: str) -> Self:
@@ -150,6 +166,8 @@ def _complaint(error: ValidationError) -> str:
     if first["type"] != "missing" and first["input"] is None:
         kind = {"int_type": "a whole number", "float_type": "a number"}.get(first["type"], "a value")
         return f"{name} is empty, and needs {kind}."
+    if first["type"] == "value_error":  # one of ours, a sentence
+        return f"{name} {first['ctx']['error']}"
     found = "" if first["type"] == "missing" else f", found {first['input']!r}"
     return f"{name}: {first['msg']}{found}."
 
@@ -196,19 +214,6 @@ def adjusted(config: RunConfig, changes: Mapping[str, Any], source: str) -> RunC
     """
     changed = RunConfig.checked({**config.model_dump(), **changes}, source)
     return changed if "alpha" in changes else changed.model_copy(update={"alpha": 2 * changed.rank})
-
-
-def check_servable(config: RunConfig) -> None:
-    """Refuse what PEFT could train and the chat could not answer with.
-
-    Raises:
-        ConfigError: dora is set.
-    """
-    if config.dora:
-        raise ConfigError(
-            "dora is set, but DoRA rescales whole rows of the base's weights, and the chat answers by base and adapter "
-            "from one copy of them. Set dora to false; rslora works."
-        )
 
 
 def portable_name(base_model: str) -> str:

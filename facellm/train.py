@@ -31,7 +31,7 @@ from facellm.errors import DataError, FaceLLMError, ModelError
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
-from facellm.recipe import RunConfig, check_servable
+from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
 from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
 from facellm.run_files import write_json, write_text
@@ -65,7 +65,6 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         check_stop()  # importing torch takes seconds
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
-        check_servable(config)
         checkpoint = last_checkpoint(run_dir) if resume else None
         cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
@@ -76,7 +75,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         with trainer.headless():
             _enter(run_dir, "training")
             _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
-            result |= progress.summary()
+            result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
             if progress.losses:
                 if config.patience and progress.best and not stop.is_set():
                     trainer.take_best()
@@ -129,8 +128,8 @@ def _prepared(
         again=data.again if is_once else None,
     )
     log.info(
-        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on {base.device} in {dtype}, on "
-        f"average; {len(data.held_out)} rows are held out"
+        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {base.device} in "
+        f"{_name(dtype)}; {len(data.held_out)} rows are held out"
     )
     return trainer, progress
 
@@ -185,6 +184,10 @@ def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) ->
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     return torch.bfloat16 if base.device.type == "cuda" else faster_training_type(base.config.get_text_config().hidden_size)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:

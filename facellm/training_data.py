@@ -72,6 +72,7 @@ class TrainingData(Dataset[list[Row]]):
         self.images = ImageTable(pictures, processor, Room(), check=check)
         self._members, self._firsts = array("q"), array("q", [0])  # of each row, one after another
         self.lengths, self.answers = array("q"), array("q")
+        self._seen: list[tuple[int, ...]] = []  # of each row the numbers of its images
         self._cut(groups.values(), config.max_length, check)
         self._hold_out(pictures, config.held_out)
 
@@ -89,10 +90,9 @@ class TrainingData(Dataset[list[Row]]):
         seen: set[int] = set()
         twice: set[int] = set()
         held = set(self.held_out)
-        for row in range(len(self)):
-            images = {self.images.numbers[path] for path in self._example(self._indexes(row)[0]).images}
-            twice |= images if row in held else images & seen
-            seen |= images
+        for row, images in enumerate(self._seen):
+            twice.update(images if row in held else seen.intersection(images))
+            seen.update(images)
         return twice
 
     def _cut(self, groups: Iterable[Sequence[int]], max_length: int, check: Callable[[], None]) -> None:
@@ -111,6 +111,7 @@ class TrainingData(Dataset[list[Row]]):
                 self._members.extend(group[done : done + len(part)])
                 self._firsts.append(len(self._members))
                 self.lengths.append(len(row))
+                self._seen.append(row.images)
                 self.answers.append(sum(len(pair.answer) for pair in part))
                 done += len(part)
         if long:
@@ -123,12 +124,11 @@ class TrainingData(Dataset[list[Row]]):
     def _hold_out(self, pictures: Mapping[str, str], share: float) -> None:
         """Choose the images by a hash of their names, so that runs on much the same images measure much the same."""
         names = sorted(set(pictures.values()), key=lambda name: hashlib.sha256(name.encode()).digest())
-        held = set(names[: int(share * len(names))])
+        chosen = set(names[: int(share * len(names))])
+        held = {number for number, path in enumerate(self.images.paths) if pictures[path] in chosen}
         self.training, self.held_out = array("q"), array("q")
-        for row in range(len(self)):
-            images = self._example(self._indexes(row)[0]).images
-            chosen = any(pictures[path] in held for path in images)
-            (self.held_out if chosen else self.training).append(row)
+        for row, images in enumerate(self._seen):
+            (self.training if held.isdisjoint(images) else self.held_out).append(row)
         self.pairs = tuple(sum(len(self._indexes(row)) for row in rows) for rows in (self.training, self.held_out))
 
     def _indexes(self, row: int) -> Sequence[int]:

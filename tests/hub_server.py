@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on 127.0.0.1: the few endpoints by which a folder becomes a dataset repository.
+"""A small Hugging Face Hub on 127.0.0.1: the few endpoints by which a folder becomes a repository.
 
 It keeps what was uploaded in memory, and refuses whoever has not the right token. The one surprising fact: the Hub says
 for each file how it wants it, and this one wants all of them inside the commit.
@@ -51,7 +51,8 @@ def running_hub() -> Iterator[Hub]:
                 asked = json.loads(body)
                 name = f"{asked.get('organization') or 'me'}/{asked['name']}"
                 hub.private[name] = asked.get("private") is True or asked.get("visibility") == "private"
-                self._reply(200, {"url": f"{hub.url}/datasets/{name}", "id": name})
+                place = f"datasets/{name}" if asked.get("type") == "dataset" else name
+                self._reply(200, {"url": f"{hub.url}/{place}", "id": name})
             elif "/preupload/" in self.path:
                 asked = json.loads(body)["files"]
                 found = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked]

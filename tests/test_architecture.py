@@ -17,9 +17,13 @@ MODULES = sorted(
 SHARED = {"facellm.config", "facellm.errors", "facellm.data", "facellm.faces", "facellm.face_text"}
 SHARED |= {"facellm.votes", "facellm.ranking"}
 SHARED |= {"facellm.remote_server"}  # a teacher is asked as a remote pane is: one key to one place
+SHARED |= {"facellm.folders", "facellm.hub", "facellm.markdown"}  # what leaves: whole, with a card, to the Hub
 TORCH = {"torch", "torchvision", "transformers", "peft", "accelerate", "safetensors"}
 MODEL_SIDE = {"adapters", "calibration", "checkpoint", "collate", "decoding", "gated_lora", "inputs", "kv_cache"}
 MODEL_SIDE |= {"loaded", "model", "row_text", "sampling", "train"}
+MODEL_SIDE |= {"stored_weights", "merging", "extraction", "agreement_gate"}  # adapters leaving and coming back
+MODEL_SIDE |= {"answer_loss", "branch_attention", "image_table", "outcome", "row_trainer", "steps", "training_data"}
+MODEL_SIDE |= {"training_progress"}
 MODEL_SIDE |= {"training_cost", "training_speed", "free_memory", "estimating"}
 MODEL_SIDE |= {"tiny", "tiny_build", "tiny_faces", "tiny_training"}  # the embedded model and how it is made
 

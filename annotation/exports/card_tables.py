@@ -1,9 +1,6 @@
-"""The tables of a data card, in Markdown.
+"""The tables of a data card, in Markdown."""
 
-The one surprising fact: a cell may hold a name that a person chose, and a bar in it would be a column.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby
 
 from annotation.exports.facts import Facts
@@ -12,21 +9,11 @@ from annotation.exports.tally import Tally
 from annotation.fairface import VALUES
 from annotation.models import FREE_QUESTION, GROUPS, Action, Status
 from facellm.data import Attribute
+from facellm.markdown import table
 
 UNKNOWN = "unknown"
 _ATTRIBUTES = (*(attribute.value for attribute in Attribute), FREE_QUESTION)
 _LABELS = 12  # values of a label that are listed
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; all columns but the first are numbers."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    lines += [[_cell(value) for value in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else " ".join(str(value).replace("|", "\\|").split())
 
 
 def percent(part: float, whole: float) -> str:

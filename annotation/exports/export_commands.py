@@ -20,7 +20,6 @@ import typer
 
 from annotation.exports.exporting import Exported, export
 from annotation.exports.forms import Form
-from annotation.exports.hub import check_can_push, push
 from annotation.exports.snapshot_diff import EXAMPLES, Difference, compare
 from annotation.exports.snapshot_file import read_rows
 from annotation.exports.splits import Splits
@@ -30,6 +29,7 @@ from annotation.store import Store
 from facellm.config import Settings, load_settings
 from facellm.data import SNAPSHOT_FILE
 from facellm.errors import ConfigError
+from facellm.hub import check_repository, check_token, push
 
 app = typer.Typer()
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
@@ -116,17 +116,25 @@ def export_command(
     if parts is None and seed:
         raise ConfigError("--seed says how to split, so it needs --splits, such as train=0.9,test=0.1.")
     if push_to_hub is not None:
-        check_can_push(push_to_hub)
+        check_repository(push_to_hub, "--push-to-hub")
+        check_token("--push-to-hub")
     with _store(settings) as store:
         snapshot = store.find_snapshot(name)
     folder = settings.snapshots_dir / snapshot.name
     with _progress(snapshot.count) as advance:
         done = export(snapshot, folder, out, form, link=images is Images.LINK, splits=parts, advance=advance)
-    address = None if push_to_hub is None else push(out, push_to_hub, f"Snapshot {name}, {snapshot.sha256[:12]}")
+    address = None if push_to_hub is None else _pushed(out, push_to_hub, snapshot)
     if as_json:
         print(json.dumps(_export_numbers(done, snapshot, address), indent=2, ensure_ascii=False))
     else:
         print("\n".join(_export_lines(done, address)))
+
+
+def _pushed(out: Path, repository: str, snapshot: Snapshot) -> str:
+    """Upload an export. It shows faces, so a repository that is made for it is private."""
+    message = f"Snapshot {snapshot.name}, {snapshot.sha256[:12]}"
+    again = f"The export is in {out}; to try again: hf upload --repo-type dataset {repository} {out}"
+    return push(out, repository, message, kind="dataset", private=True, again=again)
 
 
 def _snapshot_numbers(snapshot: Snapshot) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from annotation.exports.card import CARD, Card, write_card
 from annotation.exports.facts import read_facts
-from annotation.exports.folders import appearing
 from annotation.exports.forms import Form, PairWriter, dataset_info
 from annotation.exports.pictures import Pictures
 from annotation.exports.snapshot_file import read_rows
@@ -21,6 +20,7 @@ from annotation.exports.tally import Tally
 from annotation.models import Snapshot
 from facellm.data import SNAPSHOT_FILE
 from facellm.errors import DataError
+from facellm.folders import appearing
 
 ALL = "train"  # what a part is called where there are none
 

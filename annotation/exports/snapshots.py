@@ -24,12 +24,12 @@ from sqlmodel import Session, col, select
 from annotation.database import reading, writing
 from annotation.decisions import labels_of
 from annotation.exports.facts import count_facts, write_facts
-from annotation.exports.folders import beside
 from annotation.exports.licences import kind_of
 from annotation.models import CURATED, VERDICTS, Image, Pair, Snapshot, Verdict
 from annotation.pair_filter import PairFilter
 from facellm.data import SNAPSHOT_FILE, ContentHash, Example
 from facellm.errors import DataError
+from facellm.folders import beside
 
 CHUNK = 1000  # pairs in memory at a time
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")

@@ -15,6 +15,35 @@ from uuid import uuid4
 from facellm.errors import DataError
 
 
+def check_new(place: Path) -> None:
+    """See that nothing is lost by making a folder here.
+
+    Raises:
+        DataError: there is something already.
+    """
+    if place.is_symlink() or (place.exists() and not (place.is_dir() and not any(place.iterdir()))):
+        raise DataError(f"{place} is there already, and nothing is overwritten. Choose another place, or move it away.")
+
+
+def check_room(place: Path, needed: int) -> None:
+    """See before the work that the disk can take it.
+
+    Args:
+        place: of the folder to be made.
+        needed: bytes.
+
+    Raises:
+        DataError: it cannot; the message has both numbers.
+    """
+    disk = next(folder for folder in place.absolute().parents if folder.exists())
+    free = shutil.disk_usage(disk).free
+    if free < needed:
+        raise DataError(
+            f"{place} needs {needed / 1e9:,.1f} GB, and the disk of {disk} has {free / 1e9:,.1f} GB left. "
+            "Make room, or choose another place."
+        )
+
+
 @contextmanager
 def appearing(place: Path) -> Iterator[Path]:
     """A folder to write into, which is moved to its place at the end unless something is raised; else it is gone.
