@@ -31,7 +31,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, t
 app.add_typer(estimate_app)
 app.add_typer(compare_app)
 
-
 @app.command()
 def chat(
     image: Annotated[Path, typer.Argument(help="A picture with a face: JPEG, PNG, WebP, GIF, BMP or TIFF.")],

@@ -127,7 +127,8 @@ def comparison_html(found: Comparison) -> str:
     notes = "".join(f"<li>{html.escape(each)}</li>" for each in found.cautions)
     return (
         (f"<ul class='tune-cautions'>{notes}</ul>" if notes else "")
-        + f"<div class='tune-wide'><table class='tune-table'><thead><tr>{head}</tr></thead>{''.join(parts)}</table></div>"
+        + "<div class='tune-wide'><table class='tune-table'>"
+        + f"<thead><tr>{head}</tr></thead>{''.join(parts)}</table></div>"
         + ("" if found.differences else "<p class='tune-empty'>All was set alike.</p>")
     )
 

@@ -7,7 +7,7 @@ anew, another visitor's page and an app that was restarted all show the same.
 
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -59,7 +59,7 @@ class Pairs:
     """The pairs to learn from, as they are at the moment of asking."""
 
     counts: Callable[[], dict[Attribute | None, int]]  # by attribute; None stands for free questions
-    examples: Callable[[], Iterable[Example]]  # may be gone through several times
+    examples: Callable[[], Iterable[Example]]  # one after another
     snapshot: Callable[[str], SnapshotRef]  # freezes them under a name
 
 
@@ -222,11 +222,11 @@ class _Tuning:
         return gr.update(choices=[name], value=name)
 
     def go_on(self, selected: str, request: gr.Request) -> Any:
-        """Resume a run from its checkpoint, or start one that was only made: `python -m facellm resume`, `start`."""
+        """Resume a run from its checkpoint, or start it where it has none: `python -m facellm resume` or `start`."""
         try:
             check(self._refusal, request, "resume a run")
             run_dir = jobs.find_run(self._runs_dir / selected, self._runs_dir)
-            jobs.start(run_dir, resume=jobs.status(run_dir).state is not State.MADE)
+            jobs.start(run_dir, resume=jobs.status(run_dir).can_resume)
         except FaceLLMError as error:
             _warn("Not resumed", error)
             raise gr.Error(visible=False, print_exception=False) from error
@@ -260,7 +260,8 @@ class _Tuning:
 
     def _estimate(self, config: RunConfig) -> Estimate:
         folder = self._settings.data_dir
-        return estimating.estimate(config, self._pairs.examples(), folder=folder if folder.is_dir() else None)
+        examples = _Anew(self._pairs.examples)
+        return estimating.estimate(config, examples, folder=folder if folder.is_dir() else None)
 
     def _view(self, run: RunStatus | None, runs: Sequence[RunStatus], request: gr.Request) -> list[Any]:
         """Updates for all that shows one run, and for the timer."""
@@ -288,11 +289,12 @@ class _Tuning:
         """Updates of the buttons below the run: chat, stop, resume, delete, and of the two after Delete."""
         going, hidden = run.state in GOING, gr.update(visible=False)
         to_stop = STOPPING if run.stopping else "Stop" if run.state is State.RUNNING else "Leave the queue"
-        to_go_on = "Start" if run.state is State.MADE else "Resume"
+        to_go_on = "Resume" if run.can_resume else "Start" if run.state is State.MADE else "Start again"
+        may_go_on = may and run.config is not None and run.state not in (*GOING, State.FINISHED)
         return [
             gr.update(visible=not going, interactive=run.adapter is not None and not no_chat),
             gr.update(visible=going and may, value=to_stop, interactive=not run.stopping),
-            gr.update(visible=may and (run.can_resume or run.state is State.MADE), value=to_go_on, interactive=True),
+            gr.update(visible=may_go_on, value=to_go_on, interactive=True),
             gr.update(visible=not going and may),
             hidden,
             hidden,
@@ -311,6 +313,16 @@ class _Tuning:
         if run.name in reserved_names(self._settings):
             return f"The chat has another model called {run.name}. To chat with this run, rename its folder."
         return ""
+
+
+class _Anew:
+    """Examples that are read anew each time they are gone through, so that they are never all in memory."""
+
+    def __init__(self, read: Callable[[], Iterable[Example]]) -> None:
+        self._read = read
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._read())
 
 
 def _warn(what: str, error: FaceLLMError) -> None:
