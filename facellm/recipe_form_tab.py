@@ -12,13 +12,11 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
-from pydantic.fields import FieldInfo
-
 from facellm.errors import ConfigError
 from facellm.recipe import RunConfig
 
 CHOSEN_ELSEWHERE = {"base_model", "snapshot", "snapshot_sha256", "compare_with"}  # on what, not how
-FIRST = ("epochs",)  # always in sight; the caller draws them, with `field`
+FIRST = ("epochs",)  # always in sight
 SPEED = {"rows_at_once", "share_prefix", "max_length", "device", "dtype", "quantization", "attention"}
 SPEED |= {"gradient_checkpointing", "feature_cache_mb", "feature_disk_gb", "checkpoint_minutes"}
 MEASURING = {"held_out", "evaluations", "patience", "measured_faces", "trackers"}
@@ -36,7 +34,7 @@ class RecipeForm:
     def __init__(self, usual: RunConfig) -> None:
         """Draw what is always in sight; `advanced` draws the rest."""
         self._usual = usual
-        self._drawn = {name: field(name, usual) for name in FIRST}
+        self._drawn = {name: field(name, usual, label=name.capitalize(), info=None) for name in FIRST}
 
     def advanced(self) -> None:
         """Draw the other fields, a folded group for each of the three."""
@@ -72,32 +70,33 @@ class RecipeForm:
         """
         found = {}
         for name, value in zip(self._drawn, values, strict=True):
-            if value is not None:
+            if value not in (None, ""):
                 found[name] = value
-            elif name not in FOLLOWS and NoneType not in get_args(RunConfig.model_fields[name].annotation):
-                raise ConfigError(f"The field {label(name)} is empty; expected a number. Fill it in.")
+            elif not _may_be_empty(name):
+                raise ConfigError(f"The field {name} is empty; expected a number. Fill it in.")
         return found
 
 
-def field(name: str, config: RunConfig) -> Any:
-    """The component for a field of RunConfig, with its help text."""
+def field(name: str, config: RunConfig, **how: Any) -> Any:
+    """The component for a field of RunConfig, with its help text.
+
+    Args:
+        name: of the field.
+        config: the recipe whose value is shown.
+        how: its label and help text where they are others than the field's own.
+    """
     info = RunConfig.model_fields[name]
-    common: dict[str, Any] = {"label": label(name), "info": info.description, "elem_id": f"recipe-{name}"}
+    common: dict[str, Any] = {"label": name, "info": info.description, "elem_id": f"recipe-{name}"} | how
     common |= {"elem_classes": "recipe-field", "min_width": 100, "interactive": True}
-    value = shown(name, config)
-    kind = info.annotation
+    value, kind = shown(name, config), info.annotation
     if kind is bool:
         return gr.Checkbox(value, **common)
     if get_origin(kind) is Literal:
         return gr.Dropdown(list(get_args(kind)), value=value, filterable=False, **common)
-    whole = int in (kind, *get_args(kind))
+    if _may_be_empty(name):  # an empty gr.Number shows a 0
+        return gr.Textbox(value, placeholder=FOLLOWS.get(name, "not set"), max_lines=1, **common)
     # bounds are RunConfig's: Gradio's own would be an error over the page, not a sentence
-    return gr.Number(value, precision=0 if whole else None, placeholder=_placeholder(name, info), **common)
-
-
-def label(name: str) -> str:
-    """A field's name in words."""
-    return name.replace("_", " ").capitalize()
+    return gr.Number(value, precision=0 if kind is int else None, **common)
 
 
 def shown(name: str, config: RunConfig) -> Any:
@@ -105,5 +104,5 @@ def shown(name: str, config: RunConfig) -> Any:
     return None if name in FOLLOWS else getattr(config, name)
 
 
-def _placeholder(name: str, info: FieldInfo) -> str | None:
-    return FOLLOWS.get(name, "not set" if info.default is None else None)
+def _may_be_empty(name: str) -> bool:
+    return name in FOLLOWS or NoneType in get_args(RunConfig.model_fields[name].annotation)

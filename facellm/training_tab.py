@@ -192,7 +192,7 @@ class _Tuning:
         """Another base was chosen: the numbers that suit it."""
         return self._form.defaults(configure(self._settings, base, {}, "The settings"))
 
-    def estimate(self, base: str, *values: Any, request: gr.Request) -> str:
+    def estimate(self, request: gr.Request, base: str, *values: Any) -> str:
         """What a run with these numbers would need, for whoever may start one."""
         if self._refusal(request, START) or not sum(self._pairs.counts().values()):
             return ""
@@ -202,7 +202,7 @@ class _Tuning:
             return _needs_html(str(error), fits=False)
         return _needs_html(found.line(), fits=found.fits)
 
-    def begin(self, base: str, name: str, *values: Any, request: gr.Request) -> Any:
+    def begin(self, request: gr.Request, base: str, name: str, *values: Any) -> Any:
         """Freeze the accepted pairs, make a run of them, and start it, or let it wait for its turn."""
         try:
             check(self._refusal, request, START)
