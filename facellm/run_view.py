@@ -74,8 +74,9 @@ def run_label(run: RunStatus) -> str:
     facts = [run.name, str(run.state), *([pair_count(run.pairs)] if run.config else [])]
     if run.state is State.QUEUED and run.place:
         facts[1] = f"queued, {'next' if run.place == 1 else f'number {run.place}'}"
-    if run.held_out is not None and run.state is not State.RUNNING:
-        facts.append(f"held-out loss {run.held_out:.3f}")
+    held_out = ((run.result or {}).get("held_out") or {}).get("run")
+    if held_out is not None:
+        facts.append(f"held-out loss {held_out:.3f}")
     elif run.first_loss is not None and run.loss is not None and run.state is not State.RUNNING:
         facts.append(f"loss {run.first_loss:.2f} → {run.loss:.2f}")
     return " · ".join([*facts, f"{run.created.astimezone():%-d %b %H:%M}"])
@@ -100,7 +101,8 @@ def results_html(run: RunStatus) -> str:
                 "held-out loss", [(f"{numbers[n]:.3f}", numbers[n] == best) if n in numbers else None for n in columns]
             )
         )
-        notes.append(f"{pair_count(losses['pairs'])} of {losses['images']} images that were not trained on")
+        known = " (the adapter in use may have seen them)" if "in_use" in numbers else ""
+        notes.append(f"{pair_count(losses['pairs'])} of {losses['images']} images that were not trained on{known}")
     if faces:
         scores = {name: faces[name]["overall"] for name in columns if faces.get(name)}
         best = max(score["share"] for score in scores.values())
@@ -146,6 +148,8 @@ def base_label(base: str) -> str:
 
 def _waiting(run: RunStatus, runs: Sequence[RunStatus]) -> str:
     going = next((each.name for each in runs if each.state is State.RUNNING), None)
+    if going is None and run.place in (None, 1):
+        return "It is its turn: starting."
     place = "next" if run.place in (None, 1) else f"number {run.place} of those that wait"
     begin = f"It goes on after step {run.checkpoint_step}" if run.checkpoint_step else "It begins"
     return f"Waiting, {place}. {begin} when {'its turn comes' if going is None else f'{going} has ended'}."
@@ -155,10 +159,11 @@ def _going(run: RunStatus) -> str:
     step = f"Step {run.step} of {run.total_steps}"
     if run.stage == "measuring":
         return MEASURING
+    if run.stage != "training":
+        what = "Reading the pictures" if run.stage else "Loading the model"
+        return f"{what}, to go on after step {run.step}." if run.step else f"{what}. {NO_STEPS}"
     if not run.step:
-        return f"{'Reading the pictures.' if run.stage else 'Loading the model.'} {NO_STEPS}"
-    if run.stage == "reading":
-        return f"Reading the pictures, to go on after step {run.checkpoint_step or 0}."
+        return f"Measuring the held-out loss of the base. {NO_STEPS}"
     held_out = "" if run.held_out is None else f" · held-out loss {run.held_out:.3f}"
     return f"{step} · loss {run.loss or 0:.3f}{held_out} · about {duration(run.eta_s or 0)} left"
 
