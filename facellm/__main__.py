@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from facellm.adapter_commands import app as adapter_app
+from facellm.compare_commands import app as compare_app
 from facellm.errors import FaceLLMError
 from facellm.estimate_commands import app as estimate_app
 from facellm.run_commands import app as run_app
@@ -29,6 +30,7 @@ AdapterOption = Annotated[
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
 app.add_typer(estimate_app)
 app.add_typer(run_app)
+app.add_typer(compare_app)
 
 
 @app.command()
