@@ -12,6 +12,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
+
 from facellm.errors import ConfigError
 from facellm.recipe import RunConfig
 
