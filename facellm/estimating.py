@@ -43,6 +43,7 @@ from facellm.training_cost import (
     Load,
     Method,
     Operations,
+    Shape,
     disk_features,
     feature_bytes,
     forward,
@@ -245,8 +246,8 @@ class _Sample:
         return Load(
             rows=rows,
             mean=sum(tokens) / len(tokens),
-            mean_square=sum(length**2 for length in tokens) / len(tokens),
-            longest=max(len(row) for row in [*spread, *most]),
+            typical=_shape(sorted(spread, key=len)[len(spread) // 2]),
+            longest=_shape(max([*spread, *most], key=len)),
             answers=sum(answers[: len(spread)]) / len(spread),
             most_answers=max(answers),
             images=self.images,
@@ -270,6 +271,12 @@ def _rows(pairs: Sequence[Pair], config: RunConfig) -> list[Row]:
     longest = max(config.max_length, *map(len, pairs))
     groups = [pairs] if config.share_prefix else [[pair] for pair in pairs]
     return [make_row(part) for group in groups for part in split(group, longest)]
+
+
+def _shape(row: Row) -> Shape:
+    sizes = Counter(row.segments)
+    prefix = sizes.pop(0, 0)
+    return Shape(length=len(row), prefix=prefix, branches=len(sizes), branch=max(sizes.values()))
 
 
 class _Encoder:
@@ -320,7 +327,7 @@ class _Estimating:
             steps=load.steps,
             rows=rows,
             tokens=round(rows * load.mean * load.epochs),
-            longest_row=load.longest,
+            longest_row=load.longest.length,
             seconds=round(sum(times.values()), 1),
             times={name: round(seconds, 1) for name, seconds in times.items()},
             memory=self._memory(config),

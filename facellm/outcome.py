@@ -47,7 +47,7 @@ def _loss_of(trainer: RowTrainer, adapter: str) -> float:
     """The held-out loss of another adapter on the same base, which is taken off again."""
     read_adapter(adapter)  # PEFT would load what cannot answer beside the base, too
     place, within = find_source(adapter, "adapter")
-    folder = {"subfolder": within} if within else {}
+    folder: dict[str, Any] = {"subfolder": within} if within else {}
     trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
     trainer.adapted.set_adapter(IN_USE)
     try:

@@ -36,6 +36,7 @@ class Geometry:
     layers: int
     attention_width: int  # heads × width of a head
     heads: int
+    key_width: int  # heads of keys × width of a head
     vocabulary: int
     linears: int  # weights of the language model's linear layers, which LoRA adapts and which can be quantized
     rank_weights: int  # LoRA weights for each unit of rank
@@ -65,6 +66,7 @@ class Geometry:
             layers=text.num_hidden_layers,
             attention_width=language.layers[0].self_attn.q_proj.out_features,
             heads=text.num_attention_heads,
+            key_width=language.layers[0].self_attn.k_proj.out_features,
             vocabulary=text.vocab_size,
             linears=adapted,
             rank_weights=sum(layer.in_features + layer.out_features for layer in linears),
@@ -86,13 +88,28 @@ class Geometry:
 
 
 @dataclass(frozen=True)
+class Shape:
+    """A row in tokens: a prefix, and so many branches of at most `branch` tokens."""
+
+    length: int
+    prefix: int
+    branches: int
+    branch: int
+
+    @property
+    def seen(self) -> int:
+        """Pairs of tokens that attention computes."""
+        return self.prefix**2 + self.branches * self.branch * (self.prefix + self.branch)
+
+
+@dataclass(frozen=True)
 class Load:
     """What a run goes through, as far as a sample of its data tells."""
 
     rows: int
     mean: float  # tokens of a row
-    mean_square: float
-    longest: int
+    typical: Shape
+    longest: Shape
     answers: float  # tokens of a row that are learnt
     most_answers: int
     images: int
@@ -131,34 +148,39 @@ def weight_bytes(geometry: Geometry, method: Method) -> int:
     return int(geometry.linears * stored + (geometry.weights - geometry.linears) * method.size)
 
 
-def kept_bytes(geometry: Geometry, method: Method, length: int) -> tuple[int, int]:
-    """What autograd keeps of one layer for a token of a row of this length, and for the layer as such.
+def kept_bytes(geometry: Geometry, method: Method, rows: int, shape: Shape) -> int:
+    """What autograd keeps of one layer for these rows.
 
-    In float32: five tensors as wide as the model (what both norms get and what goes to q, o and gate), q, k and v, four
-    of the inner width, LoRA's seven of its rank. k and v are as wide as q, since each head gets a copy of its own.
-    The attention keeps no scores but, as its own float copy in each layer, the mask.
+    For each token in float32: four tensors as wide as the model (what both norms get, and what goes to q and to gate),
+    the queries, what goes to o, four of the inner width, and LoRA's seven of its rank. Attention keeps its inputs and
+    outputs once more, ordered by prefix and branch, each branch with the keys of its prefix; no scores, but the mask.
     """
     mixed = method.size == 2
-    wide, heads, inner, rank = geometry.width, geometry.attention_width, geometry.inner, 7 * method.rank
-    numbers = (5 if mixed else 2) * wide + (5 if mixed else 4) * heads + 4 * inner + rank
-    norms = 2 * (wide + 1) * 4  # computed in float32 always; there the input itself is kept
-    token = numbers * method.size + norms + 4 * geometry.heads + length * method.size
-    copies = method.rank * geometry.rank_weights // geometry.layers * method.size if mixed else 0
-    return token, copies
+    tokens, branches = rows * shape.length, rows * shape.branches
+    above, below = rows * shape.prefix, branches * shape.branch
+    numbers = tokens * ((5 if mixed else 2) * geometry.width + 4 * geometry.inner + 7 * method.rank)
+    numbers += (2 * tokens + 3 * above + 2 * below) * geometry.attention_width
+    numbers += 2 * branches * (shape.prefix + shape.branch) * geometry.key_width
+    groups = geometry.attention_width // geometry.key_width
+    numbers += groups * below * (shape.prefix + shape.branch)
+    if mixed:  # LoRA's own weights as they are multiplied
+        numbers += method.rank * geometry.rank_weights // geometry.layers
+    norms = tokens * 2 * (geometry.width + 1) * 4  # computed in float32 always; there the input itself is kept
+    return numbers * method.size + norms + (above + below) * geometry.heads * 4
 
 
 def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
     """Bytes at the highest point of a run, by what they are for."""
-    tokens = min(method.at_once, load.rows) * load.longest
-    token, copies = kept_bytes(geometry, method, load.longest)
-    layer = tokens * token + copies
+    rows = min(method.at_once, load.rows)
+    tokens = rows * load.longest.length
+    layer = kept_bytes(geometry, method, rows, load.longest)
     if method.checkpointing:
         activations = geometry.layers * tokens * geometry.width * method.size + layer
     else:
         activations = geometry.layers * layer
     # The gradients on their way through a layer: of its inner tensors and, in float32, of its norms.
     passing = tokens * (3 * geometry.inner * method.size + 4 * geometry.width * 4)
-    answers = min(method.at_once, load.rows) * load.most_answers
+    answers = rows * load.most_answers
     chunk = min(answers * geometry.vocabulary * 4, max(HEAD_CHUNK, geometry.vocabulary * 4))
     return {
         "process": PROCESS[method.device],
@@ -209,10 +231,10 @@ def forward(geometry: Geometry, load: Load, method: Method) -> Operations:
     """Of all rows once, without the tower."""
     adapted = geometry.linears + method.rank * geometry.rank_weights
     tokens = load.rows * load.mean
-    attention = load.rows * load.mean_square * 4 * geometry.attention_width * geometry.layers
+    attention = load.rows * load.typical.seen * 4 * geometry.attention_width * geometry.layers
     products = 2 * adapted * tokens + attention + 2 * geometry.head * load.rows * load.answers
-    token, _ = kept_bytes(geometry, method, int(load.mean))
-    moved = tokens * token * geometry.layers + load.rows * load.answers * geometry.vocabulary * 4 * 3
+    moved = 1.0 * load.rows * kept_bytes(geometry, method, 1, load.typical) * geometry.layers
+    moved += load.rows * load.answers * geometry.vocabulary * 4 * 3
     return Operations(products, moved, load.rows / method.at_once * geometry.layers)
 
 
@@ -222,7 +244,7 @@ def training(geometry: Geometry, load: Load, method: Method) -> Operations:
     ahead = forward(geometry, load, method)
     tokens = load.rows * load.mean
     extra = 2 * method.rank * geometry.rank_weights * tokens
-    extra += 1.5 * load.rows * load.mean_square * 4 * geometry.attention_width * geometry.layers
+    extra += 1.5 * load.rows * load.typical.seen * 4 * geometry.attention_width * geometry.layers
     return ahead * (3 if method.checkpointing else 2) + Operations(extra, ahead.moved, ahead.calls)
 
 

@@ -7,6 +7,7 @@ ten times longer than the arithmetic.
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -29,7 +30,6 @@ class Speed:
     call: float  # seconds that a layer takes however small it is
 
 
-@torch.no_grad()
 def measure_speed(device: str, dtype: torch.dtype, width: int, inner: int, *, tokens: int) -> Speed:
     """Try a linear layer of a model and the activation after it, with as many threads as training takes.
 
@@ -43,6 +43,11 @@ def measure_speed(device: str, dtype: torch.dtype, width: int, inner: int, *, to
     columns = max(1, min(inner, MOST_WEIGHTS // width))
     rows = max(32, min(tokens, MOST_PRODUCTS // (2 * width * columns)))
     numbers = max(2**14, min(tokens * inner, MOST_NUMBERS))
+    return _tried(device, dtype, width, columns, rows, numbers)
+
+
+@lru_cache(64)  # whoever tries numbers of a recipe asks again and again
+def _tried(device: str, dtype: torch.dtype, width: int, columns: int, rows: int, numbers: int) -> Speed:
     before = torch.get_num_threads()
     torch.set_num_threads(training_threads())
     try:

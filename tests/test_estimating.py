@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from facellm import free_memory, jobs
 from facellm.__main__ import app
+from facellm.branch_attention import branch_attention, layout
 from facellm.config import EMBEDDED_BASE, ROOT
 from facellm.data import Example
 from facellm.errors import ImageError, ModelError
@@ -22,7 +23,7 @@ from facellm.estimating import Estimate, ExamplesFile, check, estimate
 from facellm.recipe import RunConfig
 from facellm.run_directory import EXAMPLES
 from facellm.train import with_lora
-from facellm.training_cost import Geometry, Method, kept_bytes, weight_bytes
+from facellm.training_cost import Geometry, Method, Shape, kept_bytes, weight_bytes
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -105,15 +106,16 @@ def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
                 found[storage.data_ptr()] = storage
             return tensor
 
-        mask = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
         mixed = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed:
+        where = layout(torch.tensor([[0] * 24 + [1] * 20 + [2] * 20]), dtype)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed, branch_attention(base):
             language = model.get_base_model().model.language_model
-            last = language(torch.zeros(1, length, dtype=torch.long), attention_mask=mask, use_cache=False)
+            tokens = torch.zeros(1, length, dtype=torch.long)
+            last = language(tokens, attention_mask={"full_attention": where}, use_cache=False)
         kept.append(sum(storage.nbytes() for storage in found.values()))
         del last
-    token, copies = kept_bytes(Geometry.of(config), method(dtype=dtype), length)
-    assert kept[1] - kept[0] == length * token + copies
+    shape = Shape(length=length, prefix=24, branches=2, branch=20)
+    assert kept[1] - kept[0] == kept_bytes(Geometry.of(config), method(dtype=dtype), 1, shape)
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [("1B", 1.8, 2.0), ("8B", 15, 17)])

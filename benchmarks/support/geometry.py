@@ -58,14 +58,19 @@ MOST_TILES = 12
 TILE = 448  # pixels
 
 
-def save_random(folder: Path, size: str = "1B", *, shard: str = "500MB", seed: int = 0) -> Path:
+def save_random(
+    folder: Path, size: str = "1B", *, shard: str = "500MB", seed: int = 0, system: str | None = None
+) -> Path:
     """Write a checkpoint in bfloat16, in several files with an index, and its processor.
 
     Args:
         size: "reference" (18 million parameters), "1B" (0.94 billion) or "8B".
         shard: the largest size of one file.
+        system: what the chat template says before a conversation, as InternVL's own may; None: nothing.
     """
     processor = make_processor()
+    if system is not None:
+        processor.chat_template = "{{- '<|im_start|>system\\n" + system + "<|im_end|>\\n' }}\n" + CHAT_TEMPLATE
     torch.manual_seed(seed)
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(make_config(processor, size)).to(torch.bfloat16)
