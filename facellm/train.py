@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
 from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
 from facellm.run_files import write_json, write_text
+from facellm.trackers import Trackers
 from facellm.training_data import TrainingData
 from facellm.training_progress import Progress, cut_back
 from facellm.training_speed import training_threads
@@ -75,7 +76,9 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         check_stop()
         with trainer.headless():
             _enter(run_dir, "training")
-            _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+            with closing(Trackers(run_dir, config, progress)) as trackers:
+                trainer.add_callback(trackers)
+                _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
             result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
             if progress.losses:
                 if config.patience and progress.best and not stop.is_set():
