@@ -1,16 +1,18 @@
 """A run's curves in TensorBoard and Trackio, read back by their own readers; a tracker that fails fails no run."""
 
 import json
-import subprocess
-import sys
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from rendered_examples import make_examples
 
 from facellm import jobs
-from facellm.config import ROOT
+from facellm.checkpoints import last_checkpoint
 from facellm.recipe import RunConfig
+from facellm.trackers import PROJECT
+from facellm.train import train
 
 
 def made(base: Path, folder: Path, **changes: object) -> Path:
@@ -20,12 +22,25 @@ def made(base: Path, folder: Path, **changes: object) -> Path:
     return jobs.create_run(folder / "runs", examples, RunConfig.model_validate(config | changes), name="tracked")
 
 
-def trained(run_dir: Path, *arguments: str) -> str:
-    """What the command prints."""
-    command = [sys.executable, "-m", "facellm", "train", str(run_dir), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+class StopAt(threading.Event):
+    """Is set once a run has come to a step."""
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        super().__init__()
+        self.run_dir, self.step = run_dir, step
+
+    def is_set(self) -> bool:
+        return len(jobs.metrics(self.run_dir)) >= self.step
+
+
+def interrupted_and_resumed(run_dir: Path) -> None:
+    """It ends after the fourth step, the checkpoint of which is lost, and goes on after the third."""
+    train(run_dir, stop=StopAt(run_dir, 3))
+    lost = last_checkpoint(run_dir)
+    assert lost is not None and lost.step == 4
+    shutil.rmtree(lost.path)
+    train(run_dir, resume=True)
+    assert [line["step"] for line in jobs.metrics(run_dir)] == [1, 2, 3, 4, 5, 6]
 
 
 def in_files(run_dir: Path) -> dict[str, dict[int, float]]:
@@ -37,57 +52,61 @@ def in_files(run_dir: Path) -> dict[str, dict[int, float]]:
     return curves | {"held_out/loss": {line["step"]: line["loss"] for line in measured}}
 
 
-def test_tensorboard_shows_the_curves_of_the_files(untrained_tiny: Path, tmp_path: Path) -> None:
-    """Trained twice: what the first attempt wrote is not shown beside the second."""
+def test_tensorboard_shows_one_curve_of_a_run_that_was_resumed(
+    untrained_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     reader = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
     )
+    caplog.set_level("INFO")
     run_dir = made(untrained_tiny, tmp_path)
-    for _ in range(2):
-        assert "The run is logged to TensorBoard, too" in trained(run_dir)
+    interrupted_and_resumed(run_dir)
+    assert caplog.messages.count("The run is logged to TensorBoard, too") == 2
     found = reader.EventAccumulator(str(run_dir / "tensorboard")).Reload()
     curves = in_files(run_dir)
     assert set(found.Tags()["scalars"]) == set(curves)
-    assert len(curves["train/loss"]) == 6
     for name, curve in curves.items():
         points = found.Scalars(name)
         assert [point.step for point in points] == list(curve)
         assert [point.value for point in points] == pytest.approx(list(curve.values()), rel=1e-5)
     written = b"".join(path.read_bytes() for path in (run_dir / "tensorboard").iterdir())
-    assert b"Describe" not in written and b"images" not in written
+    assert b"this image" not in written and b".png" not in written
 
 
-def test_trackio_shows_the_curves_of_the_files(
+def test_trackio_shows_one_curve_of_a_run_that_was_resumed(
     untrained_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("trackio", reason="trackio is not installed")
+    """The step that was trained twice has two points, of which the later is right."""
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/a-space-that-must-not-be-asked")
+    storage = pytest.importorskip("trackio.sqlite_storage", reason="trackio is not installed").SQLiteStorage
     run_dir = made(untrained_tiny, tmp_path)
-    assert "The run is logged to Trackio, too" in trained(run_dir)
-    reading = (
-        "import json, trackio; run = trackio.Api().runs('facellm')[0]; print(json.dumps([run.name, run.history()]))"
-    )
-    done = subprocess.run([sys.executable, "-c", reading], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    name, points = json.loads(done.stdout.splitlines()[-1])
-    assert name == "tracked"
-    for key, curve in in_files(run_dir).items():
-        found = {point["step"]: point[key] for point in points if key in point}
+    interrupted_and_resumed(run_dir)
+    assert storage.get_runs(PROJECT) == ["tracked"]
+    points = storage.get_logs(PROJECT, "tracked")
+    for name, curve in in_files(run_dir).items():
+        found = {point["step"]: point[name] for point in points if name in point}
         assert found == pytest.approx(curve, rel=1e-6)
 
 
-def test_no_tracker_is_asked_where_none_is_wanted(untrained_tiny: Path, tmp_path: Path) -> None:
+def test_no_tracker_is_asked_where_none_is_wanted(
+    untrained_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     run_dir = made(untrained_tiny, tmp_path, trackers="none", max_steps=1)
-    assert "is logged to" not in trained(run_dir)
+    train(run_dir)
+    assert "is logged to" not in caplog.text
     assert not (run_dir / "tensorboard").exists()
 
 
-def test_a_tracker_that_fails_is_switched_off(untrained_tiny: Path, tmp_path: Path) -> None:
+def test_a_tracker_that_fails_is_switched_off(
+    untrained_tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A file lies where its folder belongs."""
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     run_dir = made(untrained_tiny, tmp_path, max_steps=3)
     (run_dir / "tensorboard").write_text("")
-    said = trained(run_dir)
-    assert said.count("TensorBoard is switched off for this run, which goes on: ") == 1
+    caplog.set_level("INFO")
+    train(run_dir)
+    assert caplog.text.count("TensorBoard is switched off for this run, which goes on: ") == 1
     assert jobs.status(run_dir).state is jobs.State.FINISHED
