@@ -179,6 +179,9 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
         use_rslora=config.rslora,
         target_modules=LANGUAGE_LINEARS,
     )
+    for layer in base.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):  # bitsandbytes packs 4-bit weights for it when they are first
+            layer.support_avx512bf16_for_cpu = False  # used in evaluation, and no gradient passes them any more
     if config.gradient_checkpointing:
         base.activation_checkpointing_enable()
     model = get_peft_model(base, lora)
