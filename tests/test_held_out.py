@@ -43,7 +43,8 @@ def nonsense(folder: Path, faces: int) -> list[Example]:
     words = ["red", "tall", "seven", "open", "left", "soft", "blue", "under"]
     return [
         each.model_copy(update={"answer": " ".join(chance.choices(words, k=8))})
-        for each in make_examples(folder / "images", faces)
+        for place, each in enumerate(make_examples(folder / "images", faces))
+        if place % 8 < 2
     ]
 
 
@@ -74,7 +75,7 @@ def test_no_held_out_image_is_trained_on_and_each_keeps_its_part(untrained_tiny:
 
 def test_a_run_that_gets_worse_is_ended_and_its_best_adapter_taken(untrained_tiny: Path, tmp_path: Path) -> None:
     examples = nonsense(tmp_path, 8)
-    options = {"base_model": str(untrained_tiny), "epochs": 40, "batch_size": 24, "learning_rate": 2e-2}
+    options = {"base_model": str(untrained_tiny), "epochs": 40, "batch_size": 6, "learning_rate": 2e-2}
     options |= {"evaluations": 1, "schedule": "constant"}
     run_dir = run(tmp_path, examples, patience=3, **options)
     found, looks = result(run_dir), measured(run_dir)
@@ -83,7 +84,7 @@ def test_a_run_that_gets_worse_is_ended_and_its_best_adapter_taken(untrained_tin
     assert found["steps"] == looks[-1]["step"] < 80
     assert [look["step"] for look in looks if look["best"]][-1] == best["step"] == found["best_step"]
     assert len([look for look in looks if look["step"] > best["step"]]) == 3
-    assert found["held_out"]["images"] == 2 and found["held_out"]["pairs"] == 16
+    assert found["held_out"]["images"] == 2 and found["held_out"]["pairs"] == 4
     assert found["held_out"]["run"] == best["loss"] < looks[-1]["loss"]
     assert found["held_out"]["base"] == looks[0]["loss"]
     again = run(tmp_path, examples, compare_with=str(run_dir / "adapter"), **options | {"max_steps": 1})
@@ -93,7 +94,7 @@ def test_a_run_that_gets_worse_is_ended_and_its_best_adapter_taken(untrained_tin
 
 def test_without_patience_no_step_and_no_loss_is_another(untrained_tiny: Path, tmp_path: Path) -> None:
     """Patience that is not exhausted takes the best adapter, but trains alike; without, the last one is taken."""
-    options = {"base_model": str(untrained_tiny), "epochs": 12, "batch_size": 24, "learning_rate": 2e-2}
+    options = {"base_model": str(untrained_tiny), "epochs": 3, "batch_size": 6, "learning_rate": 2e-2}
     options |= {"evaluations": 1, "schedule": "constant"}
     examples = nonsense(tmp_path, 8)
     plain, patient = (run(tmp_path, examples, patience=patience, **options) for patience in (0, 100))
@@ -118,12 +119,12 @@ def test_a_run_is_measured_beside_the_adapter_in_use(tmp_path: Path) -> None:
     assert found["in_use"] == "facellm-tiny" and "not_measured" not in found
     assert losses["in_use"] < losses["run"] < losses["base"]
     assert found["attributes"].keys() == {"faces", "seed", "base", "run", "in_use"}
-    assert found["attributes"]["in_use"]["overall"] > found["attributes"]["base"]["overall"]
+    assert found["attributes"]["in_use"]["overall"]["right"] > found["attributes"]["base"]["overall"]["right"]
 
 
 @pytest.mark.parametrize(
     ("which", "why"),
-    [("gone", "does not exist"), ("of another base", "size mismatch|trained on another base|Error")],
+    [("gone", "does not exist"), ("of another base", "size mismatch")],
 )
 def test_an_adapter_that_cannot_be_measured_fails_no_run(
     untrained_tiny: Path, tmp_path: Path, which: str, why: str

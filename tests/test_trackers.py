@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from rendered_examples import make_examples
@@ -19,7 +20,9 @@ def made(base: Path, folder: Path, **changes: object) -> Path:
     config = {"base_model": str(base), "epochs": 3, "batch_size": 16, "learning_rate": 5e-3, "dtype": "float32"}
     config |= {"held_out": 0.25, "evaluations": 1, "measured_faces": 0, "checkpoint_minutes": 1e-6}
     examples = make_examples(folder / "images", 4)
-    return jobs.create_run(folder / "runs", examples, RunConfig.model_validate(config | changes), name="tracked")
+    return jobs.create_run(
+        folder / "runs", examples, RunConfig.model_validate(config | changes), name=f"tracked-{uuid4()}"
+    )
 
 
 class StopAt(threading.Event):
@@ -77,13 +80,12 @@ def test_trackio_shows_one_curve_of_a_run_that_was_resumed(
     untrained_tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step that was trained twice has two points, of which the later is right."""
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/a-space-that-must-not-be-asked")
     storage = pytest.importorskip("trackio.sqlite_storage", reason="trackio is not installed").SQLiteStorage
     run_dir = made(untrained_tiny, tmp_path)
     interrupted_and_resumed(run_dir)
-    assert storage.get_runs(PROJECT) == ["tracked"]
-    points = storage.get_logs(PROJECT, "tracked")
+    assert storage.get_runs(PROJECT).count(run_dir.name) == 1
+    points = storage.get_logs(PROJECT, run_dir.name)
     for name, curve in in_files(run_dir).items():
         found = {point["step"]: point[name] for point in points if name in point}
         assert found == pytest.approx(curve, rel=1e-6)
