@@ -5,6 +5,7 @@ Each command is the same code that a button of the app runs. torch and transform
 """
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,14 @@ AdapterOption = Annotated[
     ),
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
+
+
+class Launcher(StrEnum):
+    """Who starts the processes that train."""
+
+    NONE = "none"
+    RAY = "ray"
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
 app.add_typer(estimate_app)
@@ -91,7 +100,13 @@ def prepare(
 
 
 @app.command()
-def train(run_dir: RunArgument) -> None:
+def train(
+    run_dir: RunArgument,
+    launcher: Annotated[
+        Launcher, typer.Option(help="none: this process, or those that accelerate launch or torchrun has started.")
+    ] = Launcher.NONE,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes Ray is to start.")] = 1,
+) -> None:
     """Train a run. Ctrl-C or SIGTERM ends it within a step and saves the adapter."""
     import logging
     import signal
@@ -105,6 +120,13 @@ def train(run_dir: RunArgument) -> None:
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
+    if launcher is Launcher.RAY:
+        from facellm.ray_launcher import check_ray, train_by_ray
+
+        check_ray()
+        jobs.claim(run_dir)
+        train_by_ray(run_dir, processes=processes)
+        return
     is_first = launched().rank == 0
     if is_first:
         jobs.claim(run_dir)

@@ -83,7 +83,9 @@ class Team:
 
     def sentence(self, error: BaseException) -> str:
         """What a person is told of an error that has ended training."""
-        lost = isinstance(error, distributed.DistError) or (type(error) is RuntimeError and "gloo" in str(error).lower())
+        lost = isinstance(error, distributed.DistError) or (
+            type(error) is RuntimeError and "gloo" in str(error).lower()
+        )
         if self.size > 1 and lost:
             return (
                 f"Another of the {self.size} processes has ended, so training could not go on. "
