@@ -106,6 +106,7 @@ def train(
         Launcher, typer.Option(help="none: this process, or those that accelerate launch or torchrun has started.")
     ] = Launcher.NONE,
     processes: Annotated[int, typer.Option(min=1, help="How many processes Ray is to start.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
 ) -> None:
     """Train a run. Ctrl-C or SIGTERM ends it within a step and saves the adapter."""
     import logging
@@ -125,10 +126,11 @@ def train(
 
         check_ray()
         jobs.claim(run_dir)
-        train_by_ray(run_dir, processes=processes)
+        train_by_ray(run_dir, processes=processes, resume=resume)
         return
     is_first = launched().rank == 0
     if is_first:
+        if resume: (run_dir / "process.json").unlink(missing_ok=True)  # TEMPORARY until the queue is merged
         jobs.claim(run_dir)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     logging.getLogger("facellm").setLevel(logging.INFO if is_first else logging.WARNING)
@@ -136,7 +138,7 @@ def train(
 
     from facellm.train import train as train_run
 
-    train_run(run_dir, stop=stop)
+    train_run(run_dir, stop=stop, resume=resume)
 
 
 @app.command()
