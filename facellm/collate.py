@@ -110,16 +110,6 @@ def collate(rows: Sequence[Row]) -> dict[str, Tensor]:
     }
 
 
-def attention_mask(segments: Tensor) -> Tensor:
-    """Which token sees which, bool [rows, 1, length, length seen], from the segments [rows, length].
-
-    Filling sees itself, since attention to nothing at all is not a number.
-    """
-    sees, seen = segments[:, :, None], segments[:, None, :]
-    before = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool, device=segments.device).tril()
-    return (before & ((seen == 0) | (seen == sees)))[:, None]
-
-
 def answer_places(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Which tokens foretell one of an answer, bool [rows, length], and these answers' tokens [tokens].
 

@@ -81,13 +81,16 @@ class RunConfig(BaseModel):
         default="auto", description="Where to train; auto takes a GPU if any."
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="Type to compute in; auto takes bfloat16 where the processor computes it faster."
+        default="auto",
+        description="Type to compute in; auto takes bfloat16 where the processor computes it faster. "
+        "Quantized weights are always computed in bfloat16.",
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
         default="none", description="Of the base's language model while training (QLoRA); needs bitsandbytes."
     )
     attention: Literal["auto", "sdpa", "flex"] = Field(
-        default="auto", description="Kernel of the shared prefix; auto takes FlexAttention on a GPU. Same result."
+        default="auto",
+        description="Kernel of the shared prefix; auto takes the fastest on a GPU, else SDPA. Same result.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations again instead of keeping them: less memory, a third slower."

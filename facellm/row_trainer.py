@@ -21,7 +21,7 @@ from transformers import InternVLForConditionalGeneration, PrinterCallback, Trai
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from facellm.answer_loss import summed_loss
-from facellm.branch_attention import branch_attention, layout
+from facellm.attention import Kernel, attend_by, mask_for
 from facellm.collate import NO_LOSS, PADDING, Row, answer_places, collate
 from facellm.sharding import shard_on_cpu, spare_the_eyes, spread_like, whole
 from facellm.steps import Steps
@@ -43,6 +43,7 @@ class RowTrainer(Trainer):
         best: Path,
         sharded: bool = False,
         model: PeftModel,
+        kernel: Kernel = Kernel.SDPA,
         **kwargs: Any,
     ) -> None:
         """Make it.
@@ -53,6 +54,7 @@ class RowTrainer(Trainer):
             at_once: rows that are computed at once.
             compute_dtype: bfloat16 for automatic mixed precision; float32: as the weights are.
             best: a folder for the adapter of the lowest held-out loss.
+            kernel: of the attention.
             sharded: spread the language model's weights over the processes.
             kwargs: Trainer's own.
         """
@@ -65,6 +67,7 @@ class RowTrainer(Trainer):
         self.at_once = at_once
         self.compute_dtype = compute_dtype
         self.best = best
+        self.kernel = kernel
         self.adapted = model
         self.base: InternVLForConditionalGeneration = model.get_base_model()  # type: ignore[assignment]
         if self.is_fsdp_enabled:
@@ -133,7 +136,7 @@ class RowTrainer(Trainer):
             hidden = model(
                 input_ids=batch["input_ids"],
                 position_ids=batch["position_ids"],
-                attention_mask={"full_attention": layout(batch["segments"], self.compute_dtype)},
+                attention_mask={"full_attention": mask_for(self.kernel, batch["segments"], self.compute_dtype)},
                 mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
                 use_cache=False,
             ).logits
@@ -186,7 +189,7 @@ class RowTrainer(Trainer):
         self.head = head.weight.detach().to(self.args.device)  # whole, and in each process
         self.base.lm_head = nn.Identity()
         try:
-            with branch_attention(self.base):
+            with attend_by(self.kernel, self.base):
                 yield
         finally:
             self.base.lm_head = head

@@ -13,7 +13,7 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import InternVLForConditionalGeneration, TrainingArguments, set_seed
 
+from facellm.attention import choose_kernel
 from facellm.calibration import faster_training_type
 from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
 from facellm.config import launched
 from facellm.data import sha256_file
+from facellm.disk_space import free_reserve, full_disk_is_told
 from facellm.errors import DataError, ModelError
+from facellm.estimating import ExamplesFile, estimate
+from facellm.estimating import check as check_fits
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
@@ -80,8 +84,15 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         with team.together():
             _enter(run_dir, "reading", team)
             check_stop()
-            # What is to be spread over GPUs may fit none of them.
-            base, processor = load_checkpoint(config.checkpoint, device="cpu" if team.sharded else config.device)
+            if team.is_first and not team.sharded:  # the estimate knows of one process, and whole weights
+                needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
+                log.info(needed.table())
+                check_fits(needed)
+            base, processor = load_checkpoint(
+                config.checkpoint,
+                device="cpu" if team.sharded else config.device,  # what is to be spread over GPUs may fit none of them
+                quantization=config.quantization,
+            )
         dtype = team.agreed(_compute_dtype(base, config))
         with team.together():
             data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
@@ -132,13 +143,15 @@ def _trainer(
     team: Team,
 ) -> RowTrainer:
     """The trainer, ready to go."""
-    base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
+    if config.quantization == "none":
+        base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
     set_seed(config.seed)
     trainer = RowTrainer(
         data,
         per_step=max(1, round(config.batch_size * len(data.training) / data.pairs[0])),
         at_once=config.rows_at_once,
         compute_dtype=dtype,
+        kernel=choose_kernel(config.attention, base, dtype),
         best=run_dir / BEST,
         sharded=team.sharded,
         model=with_lora(base, config),
@@ -168,7 +181,8 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     if team.size > 1:
         result["processes"] = team.size
     try:
-        yield result
+        with full_disk_is_told(run_dir):
+            yield result
     except Stopped:
         result["state"] = State.STOPPED
     except BaseException as error:
@@ -178,6 +192,7 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     finally:
         if team.is_first:
             shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
+            free_reserve(run_dir)
         result["seconds"] = round(time.monotonic() - started, 1)
         result["peak_memory_mb"] = _peak_memory_mb()
         if _is_mine_to_write(run_dir, result, team):
@@ -215,6 +230,8 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
 
 
 def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
+    if config.quantization != "none":  # bitsandbytes widens its weights to bfloat16 only
+        return torch.bfloat16
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     if not _on_cpu(config):

@@ -11,8 +11,9 @@ from transformers import InternVLProcessor, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from facellm.answer_loss import summed_loss
+from facellm.attention import attention_mask
 from facellm.checkpoint import load_checkpoint
-from facellm.collate import Pair, answer_places, attention_mask, collate, make_row, split
+from facellm.collate import Pair, answer_places, collate, make_row, split
 from facellm.conversation import Turn, messages
 from facellm.data import Attribute, Example, Provenance, write_examples
 from facellm.errors import DataError, ImageError
