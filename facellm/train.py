@@ -225,7 +225,8 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
         use_rslora=config.rslora,
         target_modules=LANGUAGE_LINEARS,
     )
-    for layer in base.modules():
+    layers: Iterator[Any] = base.modules()
+    for layer in layers:
         if hasattr(layer, "support_avx512bf16_for_cpu"):  # bitsandbytes packs 4-bit weights for it when they are first
             layer.support_avx512bf16_for_cpu = False  # used in evaluation, and no gradient passes them any more
     if config.gradient_checkpointing:
