@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from facellm.answer_loss import summed_loss
 from facellm.attention import Kernel, attend_by, mask_for
 from facellm.collate import NO_LOSS, PADDING, Row, answer_places, collate
+from facellm.lora_linear import fused_lora
 from facellm.sharding import shard_on_cpu, spare_the_eyes, spread_like, whole
 from facellm.steps import Steps
 from facellm.training_data import TrainingData
@@ -189,7 +190,7 @@ class RowTrainer(Trainer):
         self.head = head.weight.detach().to(self.args.device)  # whole, and in each process
         self.base.lm_head = nn.Identity()
         try:
-            with attend_by(self.kernel, self.base):
+            with attend_by(self.kernel, self.base), fused_lora(self.adapted):
                 yield
         finally:
             self.base.lm_head = head
