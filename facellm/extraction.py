@@ -14,8 +14,8 @@ the rounding came 1.9 times nearer to those, and no nearer, mostly further, to t
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,13 +142,12 @@ class Extraction:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Work:
     """How an extraction is done, apart from what it is about."""
 
     device: Device = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"  # in which answers are compared
-    advance: Callable[[int], object] = field(default=lambda _count: None)  # is told how many more tensors are read
 
 
 def extract(
@@ -173,7 +172,7 @@ def extract(
     base = find_base(base)
     before, after = StoredWeights.open(base), StoredWeights.open(merged)
     linears = _linears(before)
-    equal = _check_elsewhere(before, after, set(linears), work)
+    equal = _check_elsewhere(before, after, set(linears))
     layers = [found for name in linears if (found := _factored(before, after, name, rank, work)) is not None]
     if not layers:
         raise ModelError(f"All tensors of {merged} are those of {base}: there is no difference to extract.")
@@ -196,7 +195,7 @@ def _linears(weights: StoredWeights) -> list[str]:
     ]
 
 
-def _check_elsewhere(before: StoredWeights, after: StoredWeights, linears: set[str], work: Work) -> int:
+def _check_elsewhere(before: StoredWeights, after: StoredWeights, linears: set[str]) -> int:
     """Compare all tensors that LoRA cannot have changed; return how many.
 
     Raises:
@@ -216,7 +215,6 @@ def _check_elsewhere(before: StoredWeights, after: StoredWeights, linears: set[s
         old, new = before.read(name), after.read(name)
         if not _is_same(old, new):
             different[name] = float((new.float() - old.float()).abs().max())
-        work.advance(1)
     if different:
         worst = max(different, key=lambda name: different[name])
         listed = ", ".join(list(different)[:3]) + (", …" if len(different) > 3 else "")
@@ -240,7 +238,6 @@ def _is_same(old: Tensor, new: Tensor) -> bool:
 def _factored(before: StoredWeights, after: StoredWeights, name: str, rank: int, work: Work) -> Factored | None:
     """A layer's difference, cut to the rank; None where there is none."""
     old, new = before.read(name), after.read(name)
-    work.advance(1)
     if _is_same(old, new):
         return None
     kind = torch.device("cuda" if work.device != "cpu" and torch.cuda.is_available() else "cpu")
@@ -266,14 +263,26 @@ def _factored(before: StoredWeights, after: StoredWeights, name: str, rank: int,
 
 
 def decomposed(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U [out, k], S [k] and Vᵀ [k, in]: all of a small matrix, of a large one more than the rank asks for."""
+    """U [out, k], S and Vᵀ [k, in]: at least as many as the rank asks for, and all S of a small matrix."""
     if min(difference.shape) <= FULL_SIDE:
-        left, values, right = torch.linalg.svd(difference, full_matrices=False)
-        return left, values, right
+        return _all_values(difference, rank)
     with torch.random.fork_rng(devices=[difference.device] if difference.is_cuda else []):
         torch.manual_seed(0)  # the same checkpoints give the same adapter
         left, values, right = torch.svd_lowrank(difference, q=min(*difference.shape, 4 * rank + 32), niter=6)
     return left, values, right.mT
+
+
+def _all_values(difference: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """By the eigenvectors of D Dᵀ in float64: all S as exact as LAPACK's in float32, vectors only for the rank."""
+    if difference.shape[0] > difference.shape[1]:
+        left, values, right = _all_values(difference.mT, rank)
+        return right.mT, values, left.mT
+    exact = difference.double()
+    squares, vectors = torch.linalg.eigh(exact @ exact.mT)  # the smallest first
+    values, left = squares.flip(0).clamp_min(0).sqrt(), vectors.flip(1)[:, :rank]
+    sizes = values[:rank, None]
+    right = torch.where(sizes > 0, (left.mT @ exact) / sizes.clamp_min(torch.finfo(torch.float64).tiny), 0)
+    return left.float(), values.float(), right.float()
 
 
 def _rounding(size: Tensor, kind: torch.dtype) -> float:

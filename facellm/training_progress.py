@@ -72,6 +72,7 @@ class Progress(TrainerCallback):
         """Measure the untrained start, where that was not done before."""
         self.started = self.saved = time.monotonic()
         self.first_step = state.global_step
+        torch.manual_seed(args.seed + args.process_index)  # each process drops inputs of its own
         if self.trainer.data.held_out and not self.measured:
             self.trainer.evaluate()  # the start, which says what the base says
 
@@ -90,6 +91,8 @@ class Progress(TrainerCallback):
             return stop, due
         flags = torch.tensor([stop, due], dtype=torch.int32, device=self.trainer.args.device)
         stop, due = (self.trainer.accelerator.reduce(flags, "sum") > 0).tolist()
+        if stop:
+            self.stop.set()
         return stop, due
 
     def _time_to_look(self, state: TrainerState) -> bool:

@@ -72,7 +72,7 @@ def test_the_recovered_adapter_answers_as_the_merged_model_does(
     assert found.agreement.passed
     assert found.agreement.prompts == 16
     assert found.agreement.positions > 100
-    assert found.agreement.mean_kl < (1e-9 if dtype == torch.float32 else 1e-5)
+    assert found.agreement.mean_kl < (1e-7 if dtype == torch.float32 else 1e-5)
     assert found.spectrum.layers == 28
     assert found.spectrum.rank_found == 16, "the rank that was trained, whatever the rounding adds"
     assert found.spectrum.kept > (1 - 1e-7 if dtype == torch.float32 else 0.9999)

@@ -32,7 +32,7 @@ def trained(untrained_tiny: Path, base_hashes: dict[str, str], tmp_path_factory:
     """A finished run: 4 faces, 32 pairs, 16 steps, in a process of its own by the command that the button starts."""
     assert base_hashes
     folder = tmp_path_factory.mktemp("trained")
-    config = RunConfig(base_model=str(untrained_tiny), epochs=8, batch_size=16, learning_rate=5e-3)
+    config = RunConfig(base_model=str(untrained_tiny), measured_faces=0, epochs=8, batch_size=16, learning_rate=5e-3)
     run_dir = jobs.create_run(folder / "runs", make_examples(folder / "images", 4), config)
     done = subprocess.run(
         [sys.executable, "-m", "facellm", "train", str(run_dir)], cwd=ROOT, capture_output=True, text=True, timeout=120
@@ -94,7 +94,13 @@ def test_the_adapter_answers_alike_however_often_it_is_loaded(trained: Path, unt
 def test_the_same_seed_gives_the_same_curve_however_the_rows_are_split(untrained_tiny: Path, tmp_path: Path) -> None:
     """Again in this process: a repetition to the bit; a row at a time, within rounding; another seed, another curve."""
     examples = make_examples(tmp_path / "images", 4)
-    common = {"base_model": str(untrained_tiny), "max_steps": 4, "batch_size": 32, "learning_rate": 5e-3}
+    common = {
+        "base_model": str(untrained_tiny),
+        "measured_faces": 0,
+        "max_steps": 4,
+        "batch_size": 32,
+        "learning_rate": 5e-3,
+    }
 
     def losses(**changes: int) -> list[float]:
         run_dir = jobs.create_run(tmp_path / "runs", examples, RunConfig.model_validate(common | changes))
@@ -116,7 +122,11 @@ def test_a_step_has_as_many_pairs_as_were_asked_for_however_few_rows_are_compute
     curves = []
     for rows_at_once in (1, 4, 64):
         config = RunConfig(
-            base_model=str(untrained_tiny), batch_size=batch_size, rows_at_once=rows_at_once, learning_rate=5e-3
+            base_model=str(untrained_tiny),
+            measured_faces=0,
+            batch_size=batch_size,
+            rows_at_once=rows_at_once,
+            learning_rate=5e-3,
         )
         run_dir = jobs.create_run(tmp_path / "runs", examples, config)
         train(run_dir)
@@ -140,7 +150,7 @@ def test_a_step_has_as_many_pairs_as_were_asked_for_however_few_rows_are_compute
 def test_what_cannot_be_trained_ends_with_a_sentence(
     untrained_tiny: Path, tmp_path: Path, file: str, change: tuple[str, str], message: str
 ) -> None:
-    config = RunConfig(base_model=str(untrained_tiny))
+    config = RunConfig(base_model=str(untrained_tiny), measured_faces=0)
     run_dir = jobs.create_run(tmp_path / "runs", make_examples(tmp_path / "images", 2), config)
     text = (run_dir / file).read_text()
     assert change[0] in text
@@ -168,7 +178,7 @@ class StopAfter(threading.Event):
 
 @pytest.mark.parametrize(
     ("looks", "missing"),
-    [(0, "train.jsonl"), (1, "base"), (2 + 32 + 2, "images/3.png"), (2 + 32 + 4 + 1, "nothing")],
+    [(0, "train.jsonl"), (1, "base"), (2 + 32 + 2, "nothing"), (2 + 32 + 4 + 1, "nothing")],
     ids=["at once", "before loading", "at the third image", "at the second row"],
 )
 def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Path, looks: int, missing: str) -> None:
@@ -187,7 +197,9 @@ def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Pat
 
 
 def test_a_loss_that_is_lost_ends_the_run(untrained_tiny: Path, tmp_path: Path) -> None:
-    config = RunConfig(base_model=str(untrained_tiny), max_steps=200, learning_rate=0.1, batch_size=8, clip=1e6)
+    config = RunConfig(
+        base_model=str(untrained_tiny), measured_faces=0, max_steps=200, learning_rate=0.1, batch_size=8, clip=1e6
+    )
     run_dir = jobs.create_run(tmp_path / "runs", make_examples(tmp_path / "images", 2), config)
     broken = Path(str(tmp_path / "broken"))
     base, processor = load_checkpoint(untrained_tiny, device="cpu")
