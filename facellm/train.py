@@ -35,7 +35,7 @@ from facellm.estimating import ExamplesFile, estimate
 from facellm.estimating import check as check_fits
 from facellm.image_table import Room
 from facellm.jobs import State
-from facellm.outcome import attribute_accuracy, held_out_losses
+from facellm.outcome import NOT_MEASURED, attribute_accuracy, held_out_losses
 from facellm.processes import Stopped, Team
 from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
@@ -124,7 +124,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
                 result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
             if result["state"] is State.FINISHED:
                 del trainer, progress  # the weights are loaded anew, for the chat's way of answering
-                result |= attribute_accuracy(run_dir, config, stop)
+                result |= attribute_accuracy(run_dir, config, stop, beside=NOT_MEASURED not in result)
                 shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
