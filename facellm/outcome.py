@@ -48,7 +48,10 @@ def _loss_of(trainer: RowTrainer, adapter: str) -> float:
     read_adapter(adapter)  # PEFT would load what cannot answer beside the base, too
     place, within = find_source(adapter, "adapter")
     folder: dict[str, Any] = {"subfolder": within} if within else {}
-    trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
+    try:
+        trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
+    except RuntimeError as error:
+        raise ModelError("it was trained on another base, whose layers have other sizes.") from error
     trainer.adapted.set_adapter(IN_USE)
     try:
         return trainer.held_out_loss(trainer.adapted)

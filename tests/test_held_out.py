@@ -124,7 +124,7 @@ def test_a_run_is_measured_beside_the_adapter_in_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("which", "why"),
-    [("gone", "does not exist"), ("of another base", "size mismatch")],
+    [("gone", "does not exist"), ("of another base", "it was trained on another base")],
 )
 def test_an_adapter_that_cannot_be_measured_fails_no_run(
     untrained_tiny: Path, tmp_path: Path, which: str, why: str
