@@ -1,6 +1,6 @@
 """Which kernel computes the attention of rows whose branches share a prefix; all give the same numbers.
 
-    kernel = choose_kernel("auto", base, torch.bfloat16)
+    kernel = choose_kernel("auto", base, torch.bfloat16, base.device)
     with attend_by(kernel, base):
         base(..., attention_mask={"full_attention": mask_for(kernel, segments, torch.bfloat16)})
 
@@ -92,7 +92,10 @@ def attend_by(kernel: Kernel, base: InternVLForConditionalGeneration) -> Iterato
 
 
 def choose_kernel(
-    wanted: Literal["auto", "sdpa", "flex"], base: InternVLForConditionalGeneration, dtype: torch.dtype
+    wanted: Literal["auto", "sdpa", "flex"],
+    base: InternVLForConditionalGeneration,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Kernel:
     """The kernel that was asked for, or, by auto, the fastest that works here.
 
@@ -100,14 +103,14 @@ def choose_kernel(
 
     Args:
         dtype: of the queries.
+        device: where the base will be trained; it may not be there yet.
     """
-    device = base.device
     if wanted == "sdpa" or (wanted == "auto" and device.type != "cuda"):
         return Kernel.SDPA
     try:
         if device.type != "cuda":
             raise ModelError(f"it learns on a GPU only, and this is the {device.type}")
-        seconds = seconds_of_kernels(base, dtype)
+        seconds = seconds_of_kernels(base, dtype, device)
     except ModelError as error:
         log.info(f"FlexAttention is not used, since {error}. SDPA takes its place, with the same result.")
         return Kernel.SDPA
@@ -115,7 +118,9 @@ def choose_kernel(
     return Kernel.FLEX if wanted == "flex" else min(seconds, key=lambda kernel: seconds[kernel])
 
 
-def seconds_of_kernels(base: InternVLForConditionalGeneration, dtype: torch.dtype) -> dict[Kernel, float]:
+def seconds_of_kernels(
+    base: InternVLForConditionalGeneration, dtype: torch.dtype, device: torch.device
+) -> dict[Kernel, float]:
     """How long one layer's attention takes, forward and backward, by each kernel.
 
     Raises:
@@ -123,11 +128,11 @@ def seconds_of_kernels(base: InternVLForConditionalGeneration, dtype: torch.dtyp
     """
     config = base.model.language_model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    segments = _segments(base.device)
-    generator = torch.Generator(base.device).manual_seed(0)
+    segments = _segments(device)
+    generator = torch.Generator(device).manual_seed(0)
     heads = (config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads)
     states = [
-        torch.randn(len(segments), number, segments.shape[1], width, generator=generator, device=base.device)
+        torch.randn(len(segments), number, segments.shape[1], width, generator=generator, device=device)
         .to(dtype)
         .requires_grad_()
         for number in heads
@@ -140,7 +145,7 @@ def seconds_of_kernels(base: InternVLForConditionalGeneration, dtype: torch.dtyp
         by: Any = attend if kernel is Kernel.SDPA else flex_attention_forward
         said = by(nn.Module(), *states, masks[kernel], scaling=width**-0.5)[0][is_token]
         gradients = torch.autograd.grad(said, states, said.detach())
-        if base.device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.synchronize()
         return [said.detach(), *gradients]
 

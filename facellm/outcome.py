@@ -21,7 +21,7 @@ from facellm.run_directory import ADAPTER
 from facellm.sources import find_source
 from facellm.training_progress import Progress
 
-IN_USE = "in_use"
+IN_USE, NOT_MEASURED = "in_use", "not_measured"
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,7 @@ def held_out_losses(trainer: RowTrainer, progress: Progress, config: RunConfig) 
     try:
         losses[IN_USE] = None if config.compared is None else _loss_of(trainer, config.compared)
     except (FaceLLMError, OSError, ValueError, RuntimeError) as error:  # PEFT's of an adapter that does not fit
-        missed = {"not_measured": f"The adapter in use, {config.compare_with}, was not measured: {_line(error)}"}
+        missed = {NOT_MEASURED: f"The adapter in use, {config.compare_with}, was not measured: {_line(error)}"}
     images = len({image for row in data[data.held_out] for image in row.images})
     named = {"in_use": None if config.compare_with is None else _name(config.compare_with)}
     return {"held_out": {"images": images, "pairs": data.pairs[1]} | losses, "best_step": best.step} | named | missed
@@ -48,7 +48,10 @@ def _loss_of(trainer: RowTrainer, adapter: str) -> float:
     read_adapter(adapter)  # PEFT would load what cannot answer beside the base, too
     place, within = find_source(adapter, "adapter")
     folder: dict[str, Any] = {"subfolder": within} if within else {}
-    trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
+    try:
+        trainer.adapted.load_adapter(place, IN_USE, torch_device=str(trainer.args.device), **folder)
+    except RuntimeError as error:
+        raise ModelError("it was trained on another base, whose layers have other sizes.") from error
     trainer.adapted.set_adapter(IN_USE)
     try:
         return trainer.held_out_loss(trainer.adapted)
@@ -57,8 +60,12 @@ def _loss_of(trainer: RowTrainer, adapter: str) -> float:
         trainer.adapted.delete_adapter(IN_USE)
 
 
-def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event) -> dict[str, Any]:
-    """`attributes` of result.json: right answers about rendered faces, of base, run and adapter in use."""
+def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event, *, beside: bool) -> dict[str, Any]:
+    """`attributes` of result.json: right answers about rendered faces, of base, run and adapter in use.
+
+    Args:
+        beside: measure the adapter in use, too; not, where it could not be measured before.
+    """
     if not config.measured_faces or not (run_dir / ADAPTER).is_dir():
         return {}
 
@@ -69,7 +76,9 @@ def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event) 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    adapters = {"base": None, "run": str(run_dir / ADAPTER)} | ({IN_USE: config.compared} if config.compared else {})
+    adapters = {"base": None, "run": str(run_dir / ADAPTER)} | (
+        {IN_USE: config.compared} if config.compared and beside else {}
+    )
     try:
         found = measure_beside(
             config.checkpoint,
@@ -80,7 +89,7 @@ def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event) 
             check=check,
         )
     except (FaceLLMError, torch.OutOfMemoryError) as error:
-        return {"not_measured": f"The accuracy was not measured: {_line(error)}"}
+        return {NOT_MEASURED: f"The accuracy was not measured: {_line(error)}"}
     for name, measured in found.items():
         log.info(f"accuracy of {name}: {measured.overall.share:.1%} of {config.measured_faces} rendered faces")
     return {"attributes": {"faces": config.measured_faces, "seed": 0} | {k: v.to_dict() for k, v in found.items()}}

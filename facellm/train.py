@@ -35,7 +35,7 @@ from facellm.estimating import ExamplesFile, estimate
 from facellm.estimating import check as check_fits
 from facellm.image_table import Room
 from facellm.jobs import State
-from facellm.outcome import attribute_accuracy, held_out_losses
+from facellm.outcome import NOT_MEASURED, attribute_accuracy, held_out_losses
 from facellm.processes import Stopped, Team
 from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
@@ -124,7 +124,7 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
                 result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
             if result["state"] is State.FINISHED:
                 del trainer, progress  # the weights are loaded anew, for the chat's way of answering
-                result |= attribute_accuracy(run_dir, config, stop)
+                result |= attribute_accuracy(run_dir, config, stop, beside=NOT_MEASURED not in result)
                 shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
@@ -148,17 +148,18 @@ def _trainer(
     """The trainer, ready to go."""
     if config.quantization == "none":
         base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
+    arguments = _arguments(run_dir, config)
     set_seed(config.seed)
     trainer = RowTrainer(
         data,
         per_step=max(1, round(config.batch_size * len(data.training) / data.pairs[0])),
         at_once=config.rows_at_once,
         compute_dtype=dtype,
-        kernel=choose_kernel(config.attention, base, dtype),
+        kernel=choose_kernel(config.attention, base, dtype, arguments.device),
         best=run_dir / BEST,
         sharded=team.sharded,
         model=with_lora(base, config),
-        args=_arguments(run_dir, config),
+        args=arguments,
         callbacks=[progress],
     )
     steps = len(trainer.get_train_dataloader())
@@ -225,8 +226,8 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
         use_rslora=config.rslora,
         target_modules=LANGUAGE_LINEARS,
     )
-    layers: Iterator[Any] = base.modules()
-    for layer in layers:
+    layer: Any
+    for layer in base.modules():
         if hasattr(layer, "support_avx512bf16_for_cpu"):  # bitsandbytes packs 4-bit weights for it when they are first
             layer.support_avx512bf16_for_cpu = False  # used in evaluation, and no gradient passes them any more
     if config.gradient_checkpointing:

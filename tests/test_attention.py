@@ -45,7 +45,7 @@ def test_flex_attention_says_what_sdpa_says(untrained_tiny: Path, tmp_path: Path
     model: PeftModel = get_peft_model(base.float(), lora)
     examples = make_examples(tmp_path / "images", 4)
     write_examples(tmp_path / "train.jsonl", [each for place, each in enumerate(examples) if place % 8 <= place // 8])
-    config = RunConfig(base_model=str(untrained_tiny), held_out=0.5)
+    config = RunConfig(base_model=str(untrained_tiny), held_out=0.5, device="cpu")
     data = TrainingData(tmp_path / "train.jsonl", processor, config)
     assert len({data.lengths[row] for row in data.held_out}) == 2
     losses = {}
@@ -58,7 +58,7 @@ def test_flex_attention_says_what_sdpa_says(untrained_tiny: Path, tmp_path: Path
             kernel=kernel,
             best=tmp_path / "best",
             model=model,
-            args=_arguments(tmp_path, config, device=torch.device("cpu")),
+            args=_arguments(tmp_path, config),
         )
         with trainer.headless(), torch.compiler.set_stance("force_eager"):
             losses[kernel] = trainer.held_out_loss(model)
@@ -71,13 +71,13 @@ def test_where_flex_attention_does_not_work_sdpa_takes_its_place(
 ) -> None:
     base, _ = load_checkpoint(untrained_tiny, device="cpu")
     caplog.set_level("INFO")
-    assert choose_kernel("auto", base, torch.float32) is Kernel.SDPA
-    assert choose_kernel("sdpa", base, torch.float32) is Kernel.SDPA
+    assert choose_kernel("auto", base, torch.float32, base.device) is Kernel.SDPA
+    assert choose_kernel("sdpa", base, torch.float32, base.device) is Kernel.SDPA
     assert caplog.messages == []
-    assert choose_kernel("flex", base, torch.float32) is Kernel.SDPA
+    assert choose_kernel("flex", base, torch.float32, base.device) is Kernel.SDPA
     assert caplog.messages == [
         "FlexAttention is not used, since it learns on a GPU only, and this is the cpu. "
         "SDPA takes its place, with the same result."
     ]
     with pytest.raises(ModelError, match=r"^it fails here \(FlexAttention does not support backward on CPU"):
-        seconds_of_kernels(base.float(), torch.float32)
+        seconds_of_kernels(base.float(), torch.float32, base.device)

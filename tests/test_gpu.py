@@ -23,8 +23,8 @@ pytestmark = [
 def test_flex_attention_learns_what_sdpa_learns(untrained_tiny: Path, dtype: torch.dtype) -> None:
     """One layer's attention, forward and backward, compiled; a difference would raise."""
     base, _ = load_checkpoint(untrained_tiny, device="cuda", dtype=dtype)
-    assert seconds_of_kernels(base, dtype).keys() == set(Kernel)
-    assert choose_kernel("flex", base, dtype) is Kernel.FLEX
+    assert seconds_of_kernels(base, dtype, base.device).keys() == set(Kernel)
+    assert choose_kernel("flex", base, dtype, base.device) is Kernel.FLEX
 
 
 def curve(untrained_tiny: Path, tmp_path: Path, **changes: object) -> list[float]:

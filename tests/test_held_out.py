@@ -124,7 +124,7 @@ def test_a_run_is_measured_beside_the_adapter_in_use(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("which", "why"),
-    [("gone", "does not exist"), ("of another base", "size mismatch")],
+    [("gone", "does not exist"), ("of another base", "it was trained on another base")],
 )
 def test_an_adapter_that_cannot_be_measured_fails_no_run(
     untrained_tiny: Path, tmp_path: Path, which: str, why: str
@@ -149,5 +149,6 @@ def test_an_adapter_that_cannot_be_measured_fails_no_run(
     assert found["state"] == "finished" and (run_dir / "adapter").is_dir()
     assert found["held_out"]["run"] == measured(run_dir)[-1]["loss"]
     assert found["held_out"].get("in_use") is None
+    assert found["attributes"].keys() == {"faces", "seed", "base", "run"}
     assert "other" in found["not_measured"] and "\n" not in found["not_measured"]
     assert re.search(why, found["not_measured"]), found["not_measured"]

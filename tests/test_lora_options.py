@@ -75,7 +75,9 @@ def test_recomputed_activations_change_nothing_but_the_memory(untrained_tiny: Pa
     found = {}
     for checkpointed in (False, True):
         base, processor = load_checkpoint(untrained_tiny, device="cpu")
-        config = RunConfig(base_model=str(untrained_tiny), held_out=0, gradient_checkpointing=checkpointed)
+        config = RunConfig(
+            base_model=str(untrained_tiny), held_out=0, gradient_checkpointing=checkpointed, device="cpu"
+        )
         data = TrainingData(tmp_path / "train.jsonl", processor, config)
         torch.manual_seed(0)
         with warnings.catch_warnings():
@@ -92,7 +94,7 @@ def test_recomputed_activations_change_nothing_but_the_memory(untrained_tiny: Pa
                 compute_dtype=torch.float32,
                 best=tmp_path / "best",
                 model=model,
-                args=_arguments(tmp_path, config, device=torch.device("cpu")),
+                args=_arguments(tmp_path, config),
             )
             (step,) = trainer.get_train_dataloader()
             kept: dict[int, int] = {}
