@@ -110,7 +110,7 @@ def test_a_killed_process_ends_all_and_one_process_can_go_on(untrained_tiny: Pat
 
 
 def test_what_cannot_be_trained_ends_all_with_its_sentence(untrained_tiny: Path, tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path, untrained_tiny, max_length=64)
+    run_dir = make_run(tmp_path, untrained_tiny, max_length=32)
     process = launch(run_dir, *DDP)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 1
@@ -137,7 +137,7 @@ def test_ray_gives_the_curve_of_one(untrained_tiny: Path, tmp_path: Path, alone:
 
 @pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
 def test_what_fails_under_ray_ends_with_its_sentence(untrained_tiny: Path, tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path, untrained_tiny, max_length=64)
+    run_dir = make_run(tmp_path, untrained_tiny, max_length=32)
     done = by_ray(run_dir)
     assert done.returncode == 1
     assert "are longer than max_length" in str(result_of(run_dir)["error"])
