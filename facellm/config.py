@@ -61,6 +61,14 @@ def launched() -> Launched:
     return Launched(number(_RANK, 0), size, number(_LOCAL_SIZE, size), sharded)
 
 
+def keep_ray_on_this_machine() -> None:
+    """Have Ray, which is not imported yet, listen on the loopback address: it would replace 127.0.0.1 by another one.
+
+    The variable's name is of two other systems, where that is the default; it means the same on each.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+
+
 def ray_address() -> str | None:
     """The Ray cluster to train on, if one is named."""
     return os.environ.get("RAY_ADDRESS") or None

@@ -11,10 +11,11 @@ import shutil
 import signal
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
-from facellm.config import ROOT, has_gpu, ray_address
+from facellm.config import ROOT, has_gpu, keep_ray_on_this_machine, ray_address
 from facellm.errors import ConfigError, ModelError
 from facellm.recipe import RunConfig
 from facellm.run_directory import CONFIG, RESULT, STOP, load_record
@@ -38,6 +39,8 @@ def train_by_ray(run_dir: Path, *, processes: int, resume: bool = False) -> None
         ConfigError: Ray is not installed, or has no room for so many processes.
     """
     check_ray()
+    if ray_address() is None:
+        keep_ray_on_this_machine()
     import ray  # noqa: PLC0415 - an optional package, which takes seconds
     from ray.train import RunConfig as RayConfig  # noqa: PLC0415
     from ray.train import ScalingConfig  # noqa: PLC0415
@@ -105,6 +108,7 @@ def _train_here(told: dict[str, Any]) -> None:
     from facellm.train import train  # noqa: PLC0415 - torch is loaded in Ray's processes alone
 
     logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
+    warnings.filterwarnings("ignore", category=FutureWarning)
     is_first = get_context().get_world_rank() == 0
     logging.getLogger("facellm").setLevel(logging.INFO if is_first else logging.WARNING)
     run_dir = Path(told["run_dir"])

@@ -6,10 +6,13 @@ The one surprising fact: `start` and `resume` return at once, while `train` is t
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from facellm.errors import ConfigError
 
 if TYPE_CHECKING:
     from facellm.jobs import RunStatus
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer()
+
+
+class Launcher(StrEnum):
+    """Who starts the processes that train."""
+
+    NONE = "none"
+    RAY = "ray"
 
 
 @app.command()
@@ -71,6 +81,10 @@ def train(
     run_dir: RunArgument,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another run trains on the device.")] = False,
+    launcher: Annotated[
+        Launcher, typer.Option(help="none: this process, or those that accelerate launch or torchrun has started.")
+    ] = Launcher.NONE,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes Ray is to start.")] = 1,
 ) -> None:
     """Train a run. Ctrl-C or SIGTERM ends it within a step and saves a checkpoint and the adapter."""
     import logging
@@ -80,7 +94,12 @@ def train(
 
     from facellm import jobs
     from facellm.config import launched
+    from facellm.ray_launcher import check_ray, train_by_ray
 
+    if launcher is Launcher.RAY:
+        check_ray()
+    if wait and launched().size > 1:
+        raise ConfigError("--wait is for one process; here several were launched together, and each would wait.")
     stopping = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopping.set())
@@ -92,6 +111,9 @@ def train(
         print(f"The run {run_dir.name} was stopped while it waited.")
         return
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other: nothing for the log
+    if launcher is Launcher.RAY:
+        train_by_ray(run_dir, processes=processes, resume=resume)
+        return
 
     from facellm.train import train as train_run
 

@@ -1,8 +1,11 @@
 """Several real processes train one run: the same curve as one, and all of them stop and fail together."""
 
+import importlib.util
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -14,13 +17,14 @@ from safetensors.torch import load_file
 
 from facellm import jobs
 from facellm.checkpoints import last_checkpoint
+from facellm.config import ROOT
 from facellm.jobs import RunConfig, State
 from facellm.run_files import json_lines
 from facellm.train import train
 
 
 def make_run(folder: Path, base: Path, **changes: object) -> Path:
-    """Nine faces with 1 to 8 pairs each, of which two are held out; 3 rows a step, so that one step has a single row."""
+    """Nine faces with 1 to 8 pairs each, two of them held out; 3 rows a step, so that one step has a single row."""
     examples = make_examples(folder / "images", 9)
     ragged = [example for index, example in enumerate(examples) if index % 8 <= index // 8]
     values = {"base_model": str(base), "epochs": 2, "batch_size": 12, "learning_rate": 5e-3, "held_out": 0.3}
@@ -106,9 +110,46 @@ def test_a_killed_process_ends_all_and_one_process_can_go_on(untrained_tiny: Pat
 
 
 def test_what_cannot_be_trained_ends_all_with_its_sentence(untrained_tiny: Path, tmp_path: Path) -> None:
-    run_dir = make_run(tmp_path, untrained_tiny, max_length=64)
+    run_dir = make_run(tmp_path, untrained_tiny, max_length=32)
     process = launch(run_dir, *DDP)
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 1
     assert "are longer than max_length" in str(result_of(run_dir)["error"])
     assert "error: " in output
+
+
+def by_ray(run_dir: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "facellm", "train", str(run_dir), "--launcher", "ray", "--processes", "2"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+
+
+HAS_RAY = importlib.util.find_spec("ray") is not None
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+def test_ray_gives_the_curve_of_one(untrained_tiny: Path, tmp_path: Path, alone: Path) -> None:
+    run_dir = make_run(tmp_path, untrained_tiny, rows_at_once=1)
+    done = by_ray(run_dir)
+    assert done.returncode == 0, done.stderr
+    assert result_of(run_dir)["processes"] == 2
+    assert_same(run_dir, alone)
+
+
+@pytest.mark.skipif(not HAS_RAY, reason="ray is not installed")
+def test_what_fails_under_ray_ends_with_its_sentence(untrained_tiny: Path, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, untrained_tiny, max_length=32)
+    done = by_ray(run_dir)
+    assert done.returncode == 1
+    assert "are longer than max_length" in str(result_of(run_dir)["error"])
+    assert f"error: {result_of(run_dir)['error']}" in done.stderr
+
+
+@pytest.mark.skipif(HAS_RAY, reason="ray is installed")
+def test_without_ray_a_sentence_says_what_to_install(untrained_tiny: Path, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path, untrained_tiny)
+    done = by_ray(run_dir)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "error: --launcher ray needs the package ray, which is not installed: pip install 'ray[train]'."
+    )
+    assert not (run_dir / "process.json").exists()
