@@ -45,7 +45,7 @@ from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.remote import RemoteModel
 from facellm.sources import is_repository
-from facellm.training_tab import build_training_tab
+from facellm.training_tab import Pairs, build_training_tab
 
 OPEN_TO_ALL = (
     "Everybody who can reach this page may change everything. Let people sign in: python -m annotation accounts add "
@@ -201,8 +201,11 @@ def build_app(settings: Settings, store: Store, answerers: Answerers, sign_in: S
             with gr.Tab("Fine-tune", id="fine-tune") as fine_tune_tab:
                 training = build_training_tab(
                     settings,
-                    counts=store.accepted_counts,
-                    snapshot=lambda name: take_snapshot(settings, store, name),
+                    pairs=Pairs(
+                        counts=store.accepted_counts,
+                        examples=store.accepted_examples,
+                        snapshot=lambda name: take_snapshot(settings, store, name),
+                    ),
                     bases=[settings.base_checkpoint],
                     refusal=curators_only,
                 )

@@ -38,7 +38,7 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
-from annotation.exports.snapshots import snapshot_named, take_snapshot
+from annotation.exports.snapshots import curated_examples, snapshot_named, take_snapshot
 from annotation.facets import read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
@@ -74,7 +74,7 @@ from annotation.team.team_numbers import TeamNumbers
 from annotation.team.traps import TrapStore, append_answer, is_trap
 from annotation.votes import count_votes, insert_vote, read_votes
 from facellm.config import Settings
-from facellm.data import Attribute
+from facellm.data import Attribute, Example
 from facellm.errors import ConfigError, DataError, StaleError
 from facellm.votes import Vote
 
@@ -415,6 +415,10 @@ class Store:
     def accepted_counts(self) -> dict[Attribute | None, int]:
         """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
+
+    def accepted_examples(self) -> Iterator[Example]:
+        """What a snapshot would hold now, one after another, without taking one."""
+        return curated_examples(self._engine, self.data_dir)
 
     def label_values(self, name: str) -> set[str]:
         """The values that a label has, such as the ages that there are."""

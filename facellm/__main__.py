@@ -11,8 +11,10 @@ from typing import Annotated
 import typer
 
 from facellm.adapter_commands import app as adapter_app
+from facellm.compare_commands import app as compare_app
 from facellm.errors import FaceLLMError
 from facellm.estimate_commands import app as estimate_app
+from facellm.run_commands import app as run_app
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder or a Hub id with an InternVL model.  [default: from the settings]")
@@ -24,10 +26,11 @@ AdapterOption = Annotated[
         "and none where --model is given]"
     ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Chat with, train and measure face models.")
 app.add_typer(estimate_app)
+app.add_typer(run_app)
+app.add_typer(compare_app)
 
 
 @app.command()
@@ -63,107 +66,6 @@ def chat(
         sampling = Sampling(max_new_tokens=max_new_tokens or settings.max_new_tokens)
         turn = Turn("user", question.strip(), (picture,))
         print(chat_model.replies([Request((turn,), name, sampling)])[0].strip())
-
-
-@app.command()
-def prepare(
-    snapshot: Annotated[str, typer.Argument(help="A snapshot's name, or the path of a JSONL file of examples.")],
-    base: Annotated[str | None, typer.Option(help="The base model.  [default: from the settings]")] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.  [default: the next free run-N]")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="A number of the recipe, such as epochs=3; alpha follows the rank unless set. May be repeated.",
-        ),
-    ] = None,
-) -> None:
-    """Make a run directory from a snapshot and print its path; config.json there shows every number."""
-    from facellm import jobs
-    from facellm import prepare as preparing
-    from facellm.config import load_settings
-
-    settings = load_settings()
-    source = preparing.find_examples(settings, snapshot)
-    config = preparing.configure(settings, base or settings.base_checkpoint, jobs.changes_from(set_ or []), "--set")
-    print(preparing.prepare(settings, source, config, name=name))
-
-
-@app.command()
-def train(run_dir: RunArgument) -> None:
-    """Train a run. Ctrl-C or SIGTERM ends it within a step and saves the adapter."""
-    import logging
-    import signal
-    import threading
-    import warnings
-
-    from facellm import jobs
-
-    run_dir = _found_run(run_dir)
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
-    jobs.claim(run_dir)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    logging.getLogger("facellm").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries about each other: nothing for the log
-
-    from facellm.train import train as train_run
-
-    train_run(run_dir, stop=stop)
-
-
-@app.command()
-def runs(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the runs of the data directory, newest first."""
-    import json
-
-    from facellm import jobs
-    from facellm.config import load_settings
-
-    found = jobs.list_runs(load_settings().runs_dir)
-    if as_json:
-        print(json.dumps([run.to_dict() for run in found], indent=2))
-        return
-    for run in found:
-        step = f"  step {run.step}/{run.total_steps}" if run.total_steps else ""
-        loss = "" if run.loss is None else f"  loss {run.loss:.3f}"
-        print(f"{run.name}  {run.state}{step}{loss}  {run.path}")
-    if not found:
-        print("No runs yet. Make one: python -m facellm prepare SNAPSHOT")
-
-
-@app.command()
-def stop(run_dir: RunArgument) -> None:
-    """Ask a run to stop; it saves its adapter and ends within a step."""
-    from facellm import jobs
-
-    run_dir = _found_run(run_dir)
-    state = jobs.status(run_dir).state
-    if state is not jobs.State.RUNNING:
-        print(f"The run {run_dir.name} is not going; it is {state}.")
-        return
-    jobs.stop(run_dir)
-    print(f"The run {run_dir.name} has been asked to stop.")
-
-
-@app.command()
-def delete(run_dir: RunArgument) -> None:
-    """Delete a run that is not going: its directory with its examples, log and adapter."""
-    from facellm import jobs
-
-    run_dir = _found_run(run_dir)
-    jobs.delete(run_dir)
-    print(f"The run {run_dir.name} is deleted.")
-
-
-def _found_run(given: Path) -> Path:
-    """The run directory that was named by its path or by its name."""
-    from facellm import jobs
-    from facellm.config import load_settings
-
-    return jobs.find_run(given, load_settings().runs_dir)
 
 
 @app.command()

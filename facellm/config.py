@@ -8,7 +8,7 @@ import ctypes
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -33,6 +33,37 @@ REAL_BASE = "OpenGVLab/InternVL3-1B-hf"
 REAL_CHECKPOINTS = {"FaceLLM-1B": "Idiap/FaceLLM-1B#model"}  # beside it, where there is a GPU
 
 OAUTH_VARIABLES = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
+
+
+# As torchrun, accelerate and Ray name them, then as mpirun's kinds do.
+_RANK = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+_SIZE = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_LOCAL_SIZE = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+
+
+class Launched(NamedTuple):
+    """This process among those that were launched together to train one run."""
+
+    rank: int  # from 0
+    size: int  # 1: it was started alone
+    local_size: int  # those on this machine
+    sharded: bool  # the weights are to be spread over them (FSDP)
+
+
+def launched() -> Launched:
+    """What a launcher of several processes has told this one."""
+
+    def number(names: tuple[str, ...], default: int) -> int:
+        return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), default)
+
+    size = number(_SIZE, 1)
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    return Launched(number(_RANK, 0), size, number(_LOCAL_SIZE, size), sharded)
+
+
+def ray_address() -> str | None:
+    """The Ray cluster to train on, if one is named."""
+    return os.environ.get("RAY_ADDRESS") or None
 
 
 class Endpoint(BaseModel):

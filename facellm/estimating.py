@@ -124,6 +124,12 @@ class Estimate:
         """It may fit, and may not."""
         return self.fits and self.total > self.available
 
+    def line(self) -> str:
+        """The most important of it in a sentence or two."""
+        if self.advice:  # says all of the memory, or why nothing is known
+            return self.advice if self.unknown or not self.fits else f"About {_time(self.seconds)}. {self.advice}"
+        return f"About {_time(self.seconds)} and {_size(self.total)} of memory; {_size(self.available)} are free."
+
     def table(self) -> str:
         """All of it for a person to read, a part a line."""
         if self.unknown:

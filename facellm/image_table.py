@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -95,7 +96,7 @@ class ImageTable:
 
     def _write(self, file: Path, some: Tensor) -> None:
         """The file appears complete or not at all; a full disk only ends the keeping."""
-        partial = file.with_suffix(f".{id(self)}")
+        partial = file.with_suffix(f".{uuid4().hex}")
         try:
             file.parent.mkdir(exist_ok=True)
             save_file({"features": some.contiguous()}, partial)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from peft import PeftModel, load_peft_weights
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import InternVLForConditionalGeneration, PrinterCallback, Trainer
@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from facellm.answer_loss import summed_loss
 from facellm.attention import Kernel, attend_by, mask_for
 from facellm.collate import NO_LOSS, PADDING, Row, answer_places, collate
+from facellm.sharding import shard_on_cpu, spare_the_eyes, spread_like, whole
 from facellm.steps import Steps
 from facellm.training_data import TrainingData
 
@@ -40,6 +41,7 @@ class RowTrainer(Trainer):
         at_once: int,
         compute_dtype: torch.dtype,
         best: Path,
+        sharded: bool = False,
         model: PeftModel,
         kernel: Kernel = Kernel.SDPA,
         **kwargs: Any,
@@ -53,8 +55,10 @@ class RowTrainer(Trainer):
             compute_dtype: bfloat16 for automatic mixed precision; float32: as the weights are.
             best: a folder for the adapter of the lowest held-out loss.
             kernel: of the attention.
+            sharded: spread the language model's weights over the processes.
             kwargs: Trainer's own.
         """
+        self.sharded = sharded
         super().__init__(model=model, train_dataset=data, **kwargs)
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True  # by compute_loss
@@ -66,7 +70,15 @@ class RowTrainer(Trainer):
         self.kernel = kernel
         self.adapted = model
         self.base: InternVLForConditionalGeneration = model.get_base_model()  # type: ignore[assignment]
+        if self.is_fsdp_enabled:
+            spare_the_eyes(self.accelerator, self.base)
         self.seen = 0  # tokens that this process has trained on, filling not counted
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Trainer's, and sharding on a CPU."""
+        super().create_accelerator_and_postprocess()
+        if self.sharded and not self.is_fsdp_enabled:
+            self.is_fsdp_enabled = shard_on_cpu(self.accelerator)
 
     def steps(self, rows: Sequence[int], per_step: int) -> Steps:
         """How these rows are spread over steps and processes."""
@@ -111,7 +123,8 @@ class RowTrainer(Trainer):
     ) -> Tensor:
         """This part's share of the step's mean loss: its summed loss, divided by the step's answer tokens."""
         assert not return_outputs
-        self.seen += int((inputs["segments"] != PADDING).sum())
+        if (inputs["labels"] != NO_LOSS).any():  # else it is a stand-in
+            self.seen += int((inputs["segments"] != PADDING).sum())
         # Processes average their gradients, while the count is of all of them together.
         return self.part_loss(model, inputs) * self.accelerator.num_processes / inputs["answers"]
 
@@ -158,18 +171,22 @@ class RowTrainer(Trainer):
 
     def save_best(self) -> None:
         """Keep the adapter as it is now, in place of an earlier one."""
-        if self.is_world_process_zero():
-            save_adapter(self.adapted, self.best)
+        save_adapter(self.adapted, self.best, writes=self.is_world_process_zero())
 
+    @torch.no_grad()
     def take_best(self) -> None:
         """Put the adapter that was kept back into the model."""
-        set_peft_model_state_dict(self.adapted, load_peft_weights(str(self.best), device="cpu"))
+        self.accelerator.wait_for_everyone()  # the first process may still be writing it
+        kept = load_peft_weights(str(self.best), device="cpu")
+        for name, weights in _adapter_weights(self.adapted):
+            value = kept[name.replace(".default", "")].to(weights)
+            weights.copy_(spread_like(value, weights))
 
     @contextmanager
     def headless(self) -> Iterator[None]:
         """While the block runs, the model ends before its head."""
         head = self.base.lm_head
-        self.head = head.weight.detach()
+        self.head = head.weight.detach().to(self.args.device)  # whole, and in each process
         self.base.lm_head = nn.Identity()
         try:
             with attend_by(self.kernel, self.base):
@@ -189,11 +206,23 @@ def _unlearnt(rows: Sequence[Row]) -> dict[str, Tensor]:
     return batch | {"labels": torch.full_like(batch["labels"], NO_LOSS)}
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Save the adapter as PEFT does, complete or not at all."""
+def _adapter_weights(model: PeftModel) -> list[tuple[str, Tensor]]:
+    return [(name, weights) for name, weights in model.named_parameters() if weights.requires_grad]
+
+
+def save_adapter(model: PeftModel, folder: Path, *, writes: bool = True) -> None:
+    """Save the adapter as PEFT does, complete or not at all.
+
+    Args:
+        writes: whether this process is the one that does; the others give it their parts of the weights.
+    """
+    state = {name: whole(weights.detach()).cpu() for name, weights in _adapter_weights(model)}
+    if not writes:
+        return
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial), save_embedding_layers=False)  # "auto" would ask the Hub about the base
+    # save_embedding_layers="auto" would ask the Hub about the base
+    model.save_pretrained(str(partial), state_dict=state, save_embedding_layers=False)
     (partial / "README.md").unlink()  # PEFT's form of a model card, not filled in
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -1,13 +1,16 @@
 """What a run directory holds, and how one is made.
 
-    config.json      what to do: the whole RunConfig, versions, the hash of the examples
+    config.json      what to do: the whole RunConfig, versions, the commit, the hash of the examples
     train.jsonl      the examples
-    process.json     the process that trains it
+    process.json     the process that trains it, or did
+    waiting.json     the process that waits for the device to train it
+    reserve          room on the disk for result.json, while it trains
     metrics.jsonl    a line for each step
     held_out.jsonl   a line for each measurement of the held-out loss
     stage            what the process does just now: reading, training or measuring
     checkpoints/     from which it can be resumed, see checkpoints.py; gone once it has finished
     features/        of images, while it trains
+    tensorboard/     the curves, where TensorBoard is installed
     best/            the adapter of the lowest held-out loss, while it may stop early
     log.txt          what the process printed
     adapter/         the trained LoRA adapter
@@ -21,6 +24,7 @@ import importlib.metadata
 import platform
 import re
 import shutil
+import subprocess
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from facellm.config import ROOT
 from facellm.data import Example, content_hash, write_examples
 from facellm.errors import ConfigError, DataError
 from facellm.recipe import RunConfig
@@ -36,6 +41,7 @@ from facellm.run_files import read_json, write_json
 CONFIG, EXAMPLES, PROCESS = "config.json", "train.jsonl", "process.json"
 METRICS, LOG, RESULT, ADAPTER = "metrics.jsonl", "log.txt", "result.json", "adapter"
 HELD_OUT, STAGE, FEATURES, BEST = "held_out.jsonl", "stage", "features", "best"
+WAITING, RESERVE = "waiting.json", "reserve"
 STOP = "stop"  # an empty file: somebody asked the run to stop
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 LAST_NAME = ".last-name"  # beside the runs: the highest run-N that there has been, should it be deleted
@@ -88,6 +94,7 @@ def create_run(
         "images": len({image for example in examples for image in example.images}),
         "examples_sha256": sha256,
         "versions": versions(),
+        "git": git_state(),
         "config": config.model_dump(mode="json"),
     }
     try:
@@ -154,6 +161,25 @@ def _new_folder(runs_dir: Path, name: str | None, reserved: Collection[str]) -> 
 def versions() -> dict[str, str]:
     """The versions that decide what training computes."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of this checkout, and whether files under version control have been changed since.
+
+    {"commit": None, "changed": False} where the code is no checkout, or there is no git.
+    """
+    try:
+        top, commit = _git("rev-parse", "--show-toplevel", "HEAD").splitlines()
+        if Path(top).resolve() == ROOT.resolve():  # and not one that it happens to lie in
+            return {"commit": commit, "changed": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        pass
+    return {"commit": None, "changed": False}
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout
 
 
 def load_record(run_dir: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all, even if the machine goes down."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another process may write the same just now
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -13,8 +13,8 @@ import resource
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,21 @@ from facellm.calibration import faster_training_type
 from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
 from facellm.checkpoints import last_checkpoint
+from facellm.config import launched
 from facellm.data import sha256_file
-from facellm.errors import DataError, FaceLLMError, ModelError
+from facellm.disk_space import free_reserve, full_disk_is_told
+from facellm.errors import DataError, ModelError
 from facellm.estimating import ExamplesFile, estimate
 from facellm.estimating import check as check_fits
 from facellm.image_table import Room
 from facellm.jobs import State
 from facellm.outcome import attribute_accuracy, held_out_losses
+from facellm.processes import Stopped, Team
 from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
 from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
 from facellm.run_files import write_json, write_text
+from facellm.trackers import Trackers
 from facellm.training_data import TrainingData
 from facellm.training_progress import Progress, cut_back
 from facellm.training_speed import training_threads
@@ -59,117 +63,157 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         FaceLLMError: the run cannot be trained; result.json holds the sentence.
     """
     stop = stop or threading.Event()
+    team = Team(launched())
 
     def check_stop() -> None:
         if stop.is_set():
-            raise _Stopped
+            raise Stopped
 
-    with _recorded(run_dir) as result:
-        check_stop()  # importing torch takes seconds
+    with _recorded(run_dir, team) as result:
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
-        checkpoint = last_checkpoint(run_dir) if resume else None
-        cut_back(run_dir, checkpoint.step if checkpoint else -1)
+        team.join(on_cpu=_on_cpu(config))
+        with team.together():
+            check_stop()  # importing torch takes seconds
+            checkpoint = last_checkpoint(run_dir) if resume else None
+            if team.is_first:
+                (run_dir / RESULT).unlink(missing_ok=True)
+                cut_back(run_dir, checkpoint.step if checkpoint else -1)
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
-        torch.set_num_threads(min(torch.get_num_threads(), training_threads()))
-        trainer, progress = _prepared(run_dir, config, record["examples_sha256"], stop, check_stop)
-        check_stop()
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, training_threads() // team.local_size)))
+        with team.together():
+            _enter(run_dir, "reading", team)
+            check_stop()
+            if team.is_first and not team.sharded:  # the estimate knows of one process, and whole weights
+                needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
+                log.info(needed.table())
+                check_fits(needed)
+            base, processor = load_checkpoint(
+                config.checkpoint,
+                device="cpu" if team.sharded else config.device,  # what is to be spread over GPUs may fit none of them
+                quantization=config.quantization,
+            )
+        dtype = team.agreed(_compute_dtype(base, config))
+        with team.together():
+            data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
+            _check_unchanged(run_dir, data.sha256, record["examples_sha256"])
+            progress = Progress(run_dir, config, stop)
+            trainer = progress.trainer = _trainer(run_dir, config, base, dtype, data, progress, team)
+            del base
+            check_stop()
         with trainer.headless():
-            _enter(run_dir, "training")
-            _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+            _enter(run_dir, "training", team)
+            with closing(Trackers(run_dir, config, progress)) as trackers:
+                trainer.add_callback(trackers)
+                _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+            if team.any(stop.is_set()):
+                stop.set()
             result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
             if progress.losses:
                 if config.patience and progress.best and not stop.is_set():
                     trainer.take_best()
-                save_adapter(trainer.adapted, run_dir / ADAPTER)
-                result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
+                save_adapter(trainer.adapted, run_dir / ADAPTER, writes=team.is_first)
             result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
             if not stop.is_set():
-                _enter(run_dir, "measuring")
+                _enter(run_dir, "measuring", team)
                 result |= held_out_losses(trainer, progress, config)
-        if not stop.is_set():
-            del trainer, progress  # the weights are loaded anew, for the chat's way of answering
-            result |= attribute_accuracy(run_dir, config, stop)
-            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+        team.leave()
+        if team.is_first:
+            if progress.losses:
+                result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
+            if result["state"] is State.FINISHED:
+                del trainer, progress  # the weights are loaded anew, for the chat's way of answering
+                result |= attribute_accuracy(run_dir, config, stop)
+                shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
 
 
-def _prepared(
-    run_dir: Path, config: RunConfig, sha256: str, stop: threading.Event, check_stop: Callable[[], None]
-) -> tuple[RowTrainer, Progress]:
-    """Load the base and read the examples; the trainer, ready to go, and its progress."""
-    _enter(run_dir, "reading")
-    check_stop()
-    needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
-    log.info(needed.table())
-    check_fits(needed)
-    base, processor = load_checkpoint(config.checkpoint, device=config.device, quantization=config.quantization)
-    dtype = _compute_dtype(base, config)
-    if config.quantization == "none":
-        base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
-    data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
-    if data.sha256 != sha256:
+def _check_unchanged(run_dir: Path, found: str, expected: str) -> None:
+    if found != expected:
         raise DataError(
             f"{EXAMPLES} of {run_dir.name} has been changed since the run was made: its hash is "
-            f"{data.sha256[:12]}…, expected {sha256[:12]}…. Make a new run from the file."
+            f"{found[:12]}…, expected {expected[:12]}…. Make a new run from the file."
         )
+
+
+def _trainer(
+    run_dir: Path,
+    config: RunConfig,
+    base: InternVLForConditionalGeneration,
+    dtype: torch.dtype,
+    data: TrainingData,
+    progress: Progress,
+    team: Team,
+) -> RowTrainer:
+    """The trainer, ready to go."""
+    if config.quantization == "none":
+        base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
     set_seed(config.seed)
-    per_step = max(1, round(config.batch_size * len(data.training) / data.pairs[0]))
-    progress = Progress(run_dir, config, stop)
-    trainer = progress.trainer = RowTrainer(
+    trainer = RowTrainer(
         data,
-        per_step=per_step,
+        per_step=max(1, round(config.batch_size * len(data.training) / data.pairs[0])),
         at_once=config.rows_at_once,
         compute_dtype=dtype,
         kernel=choose_kernel(config.attention, base, dtype),
         best=run_dir / BEST,
+        sharded=team.sharded,
         model=with_lora(base, config),
-        args=_arguments(run_dir, config, device=base.device),
+        args=_arguments(run_dir, config),
         callbacks=[progress],
     )
     steps = len(trainer.get_train_dataloader())
     is_once = config.max_steps <= steps if config.max_steps else config.epochs == 1
     data.images.room = Room(
         memory=config.feature_cache_mb * 1024**2,
-        disk=round(config.feature_disk_gb * 1e9),
+        disk=round(config.feature_disk_gb * 1e9) // team.local_size,
         folder=run_dir / FEATURES,
         again=data.again if is_once else None,
     )
     log.info(
-        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {base.device} in "
+        f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {trainer.args.device} in "
         f"{_name(dtype)}; {len(data.held_out)} rows are held out"
     )
-    return trainer, progress
-
-
-class _Stopped(Exception):
-    """Stop came before the first step, or after the last."""
+    return trainer
 
 
 @contextmanager
-def _recorded(run_dir: Path) -> Iterator[dict[str, Any]]:
+def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     """Write result.json when the block ends, however it ends; the block fills in what it has reached."""
     started = time.monotonic()
     result: dict[str, Any] = {"state": State.FAILED, "versions": versions()}
+    if team.size > 1:
+        result["processes"] = team.size
     try:
-        yield result
-    except _Stopped:
+        with full_disk_is_told(run_dir):
+            yield result
+    except Stopped:
         result["state"] = State.STOPPED
     except BaseException as error:
         result["state"] = State.FAILED
-        result["error"] = str(error) if isinstance(error, FaceLLMError) else f"{type(error).__name__}: {error}"
+        result["error"] = team.sentence(error)
         raise
     finally:
-        shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
+        if team.is_first:
+            shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
+            free_reserve(run_dir)
         result["seconds"] = round(time.monotonic() - started, 1)
         result["peak_memory_mb"] = _peak_memory_mb()
-        write_json(run_dir / RESULT, result)
+        if _is_mine_to_write(run_dir, result, team):
+            write_json(run_dir / RESULT, result)
         log.info(f"{result['state'].capitalize()} after {result['seconds']:.0f} s")
 
 
-def _enter(run_dir: Path, stage: str) -> None:
+def _is_mine_to_write(run_dir: Path, result: dict[str, Any], team: Team) -> bool:
+    """The first process writes how the run ended, and any process that it has failed, unless another was before it."""
+    if team.size == 1:
+        return True
+    return (team.is_first or result["state"] is State.FAILED) and not (run_dir / RESULT).exists()
+
+
+def _enter(run_dir: Path, stage: str, team: Team) -> None:
     """Note what the run does from now on."""
-    write_text(run_dir / STAGE, stage)
+    if team.is_first:
+        write_text(run_dir / STAGE, stage)
 
 
 def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> PeftModel:
@@ -181,6 +225,10 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
         use_rslora=config.rslora,
         target_modules=LANGUAGE_LINEARS,
     )
+    layers: Iterator[Any] = base.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):  # bitsandbytes packs 4-bit weights for it when they are first
+            layer.support_avx512bf16_for_cpu = False  # used in evaluation, and no gradient passes them any more
     if config.gradient_checkpointing:
         base.activation_checkpointing_enable()
     model = get_peft_model(base, lora)
@@ -193,7 +241,7 @@ def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) ->
         return torch.bfloat16
     if config.dtype != "auto":
         return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    if base.device.type == "cuda":
+    if not _on_cpu(config):
         return torch.bfloat16
     return faster_training_type(base.config.get_text_config().hidden_size)
 
@@ -202,7 +250,11 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> TrainingArguments:
+def _on_cpu(config: RunConfig) -> bool:
+    return config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+
+
+def _arguments(run_dir: Path, config: RunConfig) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(run_dir / CHECKPOINTS),
         num_train_epochs=config.epochs,
@@ -213,7 +265,7 @@ def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> Tra
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip,
         seed=config.seed,
-        use_cpu=device.type == "cpu",
+        use_cpu=_on_cpu(config),
         save_strategy="no",  # Progress says when
         logging_steps=1,
         logging_nan_inf_filter=False,
@@ -221,7 +273,9 @@ def _arguments(run_dir: Path, config: RunConfig, *, device: torch.device) -> Tra
         report_to="none",
         remove_unused_columns=False,
         label_names=["labels"],
-        dataloader_pin_memory=device.type == "cuda",
+        dataloader_pin_memory=not _on_cpu(config),
+        ddp_find_unused_parameters=False,  # each step uses all of the adapter
+        ddp_broadcast_buffers=False,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: else Trainer splits batches by nn.DataParallel
     return arguments

@@ -1,5 +1,9 @@
-"""The Fine-tune tab in a real browser: the button, a real run, reload, restart, Stop, and refusals."""
+"""The Fine-tune tab in a real browser: the button, real runs, reload, restart, the queue, Stop, Resume, comparing."""
 
+import json
+import os
+import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,7 +22,9 @@ from facellm.__main__ import app as commands
 from facellm.config import Settings
 from facellm.data import Attribute, Example, content_hash, write_examples
 from facellm.jobs import SnapshotRef, State
-from facellm.training_tab import build_training_tab
+from facellm.run_directory import METRICS, PROCESS, RESULT
+from facellm.run_files import append_json, read_json, write_json
+from facellm.training_tab import Pairs, build_training_tab
 from tests import served_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -50,21 +56,36 @@ def served(
 
     with gr.Blocks() as page:
         settings = Settings(data_dir=data_dir, base_model=str(base), device="cpu", adapter=adapter)
-        build_training_tab(settings, counts=counts, snapshot=snapshot, bases=[str(base)], refusal=nobody_is_refused)
+        pairs = Pairs(counts, lambda: examples, snapshot)
+        build_training_tab(settings, pairs=pairs, bases=[str(base)], refusal=nobody_is_refused)
     with served_tab.served(page) as url:
         yield url
 
 
 def opened(browser: Any, url: str) -> Any:
     page = browser.new_page(viewport={"width": 1366, "height": 768})
+    page.failures = []
+    page.on("pageerror", lambda error: page.failures.append(str(error)))
     page.goto(url)
     page.wait_for_selector("#tune-begin")
     page.wait_for_selector("#tune-head h3")
     return page
 
 
+def closed(page: Any) -> None:
+    assert page.failures == []
+    page.close()
+
+
 def head(page: Any, text: str) -> None:
     page.wait_for_selector(f"#tune-head:has-text('{text}')", timeout=LOADED)
+
+
+def advanced(page: Any, group: str) -> None:
+    """Unfold a group of the recipe's fields."""
+    if not page.is_visible("#tune-advanced .recipe-group"):
+        page.click("#tune-advanced button")
+    page.locator("#tune-advanced").get_by_role("button", name=group).click()
 
 
 def test_from_the_button_to_an_adapter(
@@ -81,57 +102,152 @@ def test_from_the_button_to_an_adapter(
         page.click("#tune-begin")
         page.wait_for_selector("text=cannot be the name of a run")
         page.get_by_label("Name").fill("first")
-        page.get_by_label("Epochs").fill("100")
-        page.click("#tune-advanced button")
-        page.get_by_label("Rank").fill("")
+        page.wait_for_selector("#tune-needs:has-text('of memory;')")
+        page.get_by_label("Epochs").fill("20")
+        advanced(page, "Recipe")
+        page.get_by_label("rank", exact=True).fill("")
         page.click("#tune-begin")
-        page.wait_for_selector("text=The field Rank is empty")
-        page.get_by_label("Rank").fill("8")
+        page.wait_for_selector("text=The field rank is empty")
+        page.get_by_label("rank", exact=True).fill("8")
+        advanced(page, "Measuring")
+        page.get_by_label("held_out").fill("0.5")
+        page.get_by_label("measured_faces").fill("1")
         page.click("#tune-begin")
         head(page, "running")
         head(page, "· loss")
         head(page, "finished")
         assert page.is_visible("#tune-curve canvas, #tune-curve svg")
+        assert page.locator("#tune-results thead th").all_inner_texts() == ["", "base", "this run"]
+        assert page.locator("#tune-results tbody th").all_inner_texts() == ["held-out loss", "right answers"]
+        assert "8 pairs of 1 images that were not trained on" in page.inner_text("#tune-results")
         page.wait_for_selector("#tune-chat:enabled")
         assert not page.is_visible("#tune-stop")
+        assert not page.is_visible("#tune-resume")
         assert page.get_by_label("Name").input_value() == ""
+        shown = page.inner_text("#tune-results")
         page.reload()
         head(page, "finished")
+        page.wait_for_selector("#tune-results table")
+        assert page.inner_text("#tune-results") == shown
         assert page.is_checked("#tune-runs input")
         assert "first · finished · 16 pairs" in page.inner_text("#tune-runs")
-        page.close()
+        closed(page)
     run = jobs.status(data_dir / "runs" / "first")
     assert run.config is not None
-    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 100, 100)
+    assert (run.state, run.step, run.config.epochs) == (State.FINISHED, 20, 20)
     assert run.config.snapshot is not None
     assert run.config.snapshot.startswith("first.")
     assert (run.config.rank, run.config.alpha, run.config.device) == (8, 16, "cpu")
     monkeypatch.setenv("FACELLM_DEVICE", "cpu")
-    numbers = ["--base", str(untrained_tiny), "--set", "epochs=100", "--set", "rank=8"]
+    set_ = ["epochs=20", "rank=8", "held_out=0.5", "measured_faces=1"]
+    numbers = ["--base", str(untrained_tiny), *(word for each in set_ for word in ("--set", each))]
     typed = CliRunner().invoke(commands, ["prepare", run.config.snapshot, "--name", "typed", *numbers])
     assert typed.exit_code == 0
     assert jobs.status(data_dir / "runs" / "typed").config == run.config, "the command does what the button does"
 
 
-def test_another_app_shows_refuses_and_stops(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
-    """A run outlives the app that started it; the next one shows it, refuses a second, and can stop it."""
+def test_a_second_run_waits_and_a_killed_one_is_resumed(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    """A run outlives the app that started it; the next one shows it, and lets others wait behind it."""
     examples = make_examples(data_dir / "images", 2)
-    config = jobs.RunConfig(base_model=str(untrained_tiny), max_steps=10_000, batch_size=8)
+    config = jobs.RunConfig(base_model=str(untrained_tiny), max_steps=10_000, batch_size=8, checkpoint_minutes=0.01)
     run_dir = jobs.create_run(data_dir / "runs", examples, config)
     jobs.start(run_dir)
     with served(data_dir, untrained_tiny, lambda: {Attribute.POSE: 16}, examples) as url:
         page = opened(browser, url)
-        head(page, "running")
-        page.click("#tune-begin")
-        page.wait_for_selector("text=The run run-1 is going")
-        assert [path.name for path in run_dir.parent.glob("*/config.json")] == ["config.json"]
-        assert not (data_dir / "snapshots").exists()
         head(page, "· loss")
-        page.click("#tune-stop")
+        page.click("#tune-begin")
+        head(page, "Waiting, next. It begins when run-1 has ended.")
+        assert "run-2 · queued, next · 16 pairs" in page.inner_text("#tune-runs")
+        page.get_by_role("button", name="Leave the queue").click()
+        head(page, "Made, but not started.")
+        page.get_by_role("button", name="Start", exact=True).click()
+        head(page, "Waiting, next.")
+        page.get_by_role("button", name="Leave the queue").click()
+        head(page, "Made, but not started.")
+
+        page.locator("#tune-runs").get_by_text("run-1").click()
+        head(page, "· loss")
+        while jobs.status(run_dir).checkpoint_step is None:
+            time.sleep(0.1)
+        process = read_json(run_dir / PROCESS)
+        assert process is not None
+        os.kill(process["pid"], signal.SIGKILL)
+        head(page, "failed")
+        head(page, "Resume goes on after step")
+        assert "was killed" in page.inner_text("#tune-head")
+        page.reload()  # and another visitor's page, and that of another app
+        page.locator("#tune-runs").get_by_text("run-1").click()
+        head(page, "Resume goes on after step")
+        before = jobs.status(run_dir).checkpoint_step
+        page.get_by_role("button", name="Resume").click()
+        head(page, "running")
+        head(page, "· loss")
+        page.get_by_role("button", name="Stop", exact=True).click()
         head(page, "stopped")
+        head(page, "What it had learnt is kept. Resume goes on after step")
         page.wait_for_selector("#tune-chat:enabled")
-        page.close()
-    assert jobs.status(run_dir).state is State.STOPPED
+        closed(page)
+    run = jobs.status(run_dir)
+    assert run.state is State.STOPPED
+    assert before is not None
+    assert run.step >= before
+    steps = [line["step"] for line in jobs.metrics(run_dir)]
+    assert steps == list(range(1, run.step + 1)), "one curve, without a gap or a repetition"
+
+
+def test_what_cannot_fit_is_refused_with_numbers(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    """Before anything is made; and where it becomes so by a number, the page says it at once."""
+    examples = make_examples(data_dir / "images", 1)
+    huge = data_dir / "huge"
+    shutil.copytree(untrained_tiny, huge)
+    config = json.loads((huge / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 10**11
+    (huge / "config.json").write_text(json.dumps(config))
+    with served(data_dir, huge, lambda: {Attribute.POSE: 8}, examples) as url:
+        page = opened(browser, url)
+        page.wait_for_selector("#tune-needs .tune-unfit:has-text('Training huge needs about')", timeout=LOADED)
+        page.click("#tune-begin")
+        page.wait_for_selector(".toast-body:has-text('Not started. Training huge needs about')", timeout=LOADED)
+        closed(page)
+    assert not (data_dir / "snapshots").exists()
+    assert jobs.list_runs(data_dir / "runs") == []
+
+
+def trained(runs: Path, examples: list[Example], base: Path, name: str, **numbers: Any) -> None:
+    """A run as training leaves it."""
+    config = jobs.RunConfig(base_model=str(base), **numbers)
+    run_dir = jobs.create_run(runs, examples, config, name=name)
+    for step in range(1, 21):
+        line = {"step": step, "total": 20, "epoch": step / 20, "loss": 3 - step / 20, "lr": 1e-5, "grad_norm": 1.0}
+        append_json(run_dir / METRICS, line | {"tokens": 100 * step, "seconds": step, "eta": 20 - step})
+    write_json(run_dir / RESULT, {"state": "finished", "seconds": 20.0, "tokens": 2000})
+
+
+def test_runs_are_compared_and_fit_a_phone(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
+    examples = make_examples(data_dir / "images", 1)
+    for name, rank in (("low", 8), ("high", 64), ("third", 64)):
+        trained(data_dir / "runs", examples, untrained_tiny, name, rank=rank)
+    with served(data_dir, untrained_tiny, lambda: {Attribute.POSE: 8}, examples) as url:
+        page = opened(browser, url)
+        page.get_by_role("button", name="Compare runs").click()
+        page.wait_for_selector("#tune-compare-table:has-text('Choose two runs or more.')")
+        for name in ("low", "high"):
+            page.get_by_label("Runs", exact=True).click()
+            page.get_by_role("option", name=name).click()
+        page.wait_for_selector("#tune-compare-table tr:has-text('rank') :text('64')")
+        table = page.inner_text("#tune-compare-table")
+        assert "Set differently" in table
+        assert "learning_rate" not in table
+        assert {"low", "high"} <= set(page.locator("#tune-compare-training svg text").all_text_contents())
+        page.locator("#tune-compare-training :text('pairs seen')").wait_for()
+        page.get_by_label("by step").check()
+        page.locator("#tune-compare-training .role-axis-title :text-is('step')").wait_for()
+        assert not page.is_visible("#tune-compare-held-out"), "nothing was held out"
+        page.set_viewport_size({"width": 390, "height": 844})
+        advanced(page, "Speed and memory")
+        page.get_by_label("rows_at_once").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "no horizontal scrolling"
+        closed(page)
 
 
 def test_only_the_loaded_bases_runs_can_be_chatted_with(browser: Any, data_dir: Path, untrained_tiny: Path) -> None:
@@ -187,7 +303,7 @@ def test_a_refused_start_says_why_and_covers_nothing(browser: Any, data_dir: Pat
         head(page, "run-1")
         page.get_by_label("Epochs").fill("")
         page.click("#tune-begin")
-        page.wait_for_selector(".toast-body:has-text('Not started. The field Epochs is empty; expected a number.')")
+        page.wait_for_selector(".toast-body:has-text('Not started. The field epochs is empty; expected a number.')")
         assert page.locator(".toast-body.error").count() == 0
         page.locator("#tune-runs").get_by_text("run-1").click(timeout=5000)  # it would wait for what covers the list
         assert page.get_by_label("Epochs").input_value() == ""
@@ -215,7 +331,7 @@ def test_a_run_is_deleted_after_a_question(browser: Any, data_dir: Path, untrain
         page.get_by_role("button", name="Delete run-2 for good").wait_for()
         jobs.start(newer)  # it has begun since
         page.click("#tune-sure")
-        page.wait_for_selector(".toast-body:has-text('Not deleted. The run run-2 is going')")
+        page.wait_for_selector(".toast-body:has-text('Not deleted. The run run-2 ')")
         head(page, "running")
         assert newer.exists()
         page.close()
@@ -223,12 +339,9 @@ def test_a_run_is_deleted_after_a_question(browser: Any, data_dir: Path, untrain
 
 def test_everything_on_the_page_is_private(data_dir: Path, untrained_tiny: Path) -> None:
     with gr.Blocks() as page:
+        pairs = Pairs(dict, list, no_snapshot)
         build_training_tab(
-            Settings(data_dir=data_dir),
-            counts=dict,
-            snapshot=no_snapshot,
-            bases=[str(untrained_tiny)],
-            refusal=nobody_is_refused,
+            Settings(data_dir=data_dir), pairs=pairs, bases=[str(untrained_tiny)], refusal=nobody_is_refused
         )
     assert page.fns
     assert {function.api_visibility for function in page.fns.values()} == {"private"}

@@ -27,7 +27,7 @@ from annotation.exports.facts import count_facts, write_facts
 from annotation.exports.licences import kind_of
 from annotation.models import CURATED, VERDICTS, Image, Pair, Snapshot, Verdict
 from annotation.pair_filter import PairFilter
-from facellm.data import SNAPSHOT_FILE, ContentHash
+from facellm.data import SNAPSHOT_FILE, ContentHash, Example
 from facellm.errors import DataError
 from facellm.folders import beside
 
@@ -60,6 +60,13 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, pairs: PairFilter |
             "sha256": writer.content.hexdigest(),
         }
         return _publish(engine, partial, folder, Snapshot.model_validate(row))
+
+
+def curated_examples(engine: Engine, data_dir: Path) -> Iterator[Example]:
+    """What a snapshot would hold now, one after another; see `Store.accepted_examples`."""
+    with reading(engine) as session:
+        for pair in _frozen(session, PairFilter(status=CURATED).conditions(session)):
+            yield Example.model_validate({"images": [str(data_dir / pair.path)]} | pair.record)
 
 
 def snapshot_named(engine: Engine, name: str) -> Snapshot:
