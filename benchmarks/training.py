@@ -156,8 +156,10 @@ def compared(
             task = Task(options.folder, per_image, WARM_UP + options.steps, images=images)
             try:
                 done = run(side, task, envs=options.envs, threads=options.threads)
-                done.per_step(WARM_UP)
+                cpu, wall = done.per_step(WARM_UP)
                 runs[side].append(done)
+                said = f"{row['title']}: {cpu / BATCH:.4f} CPU s and {wall / BATCH:.4f} s a sample"
+                print(said, file=sys.stderr, flush=True)  # a run of many minutes can be cut off
             except ProcessFailed as error:
                 row["missing"] = str(error)
     for side, found in runs.items():
@@ -233,8 +235,7 @@ def speed_table(result: dict[str, Any]) -> str:
             figures += [f"{row['ours_faster_cpu']:.2f}×", f"{row['ours_faster_wall']:.2f}×"]
         verdict = f"  {'met' if row['met'] else 'MISSED'} (≥ {row['target']:g}×, memory ≤)" if "met" in row else ""
         lines.append(f"{row['title']:34}" + "".join(f"{figure:>13}" for figure in figures) + verdict)
-    about = "{repeats} repeats of {steps} steps, {threads} thread(s) each; load {load_1min}"
-    return "\n".join([*lines, about.format(**result)] if "load_1min" in result else lines)
+    return "\n".join([*lines, "{repeats} × {steps} steps; threads of each process: {threads}".format(**result)])
 
 
 def pairs_table(result: dict[str, Any]) -> str:
