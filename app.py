@@ -203,7 +203,7 @@ def build_app(settings: Settings, store: Store, answerers: Answerers, sign_in: S
                     settings,
                     pairs=Pairs(
                         counts=store.accepted_counts,
-                        examples=store.accepted_examples,
+                        examples=store.accepted_outlines,
                         snapshot=lambda name: take_snapshot(settings, store, name),
                     ),
                     bases=[settings.base_checkpoint],

@@ -38,7 +38,7 @@ from annotation.checks.quality import PAIR_CHECKS
 from annotation.database import connect, migrate, reading, writing
 from annotation.decisions import append_decision, events_of, labels_of, still_stands, verdicts_of
 from annotation.exchanges import Exchange, insert_exchange, put_exchange
-from annotation.exports.snapshots import curated_examples, snapshot_named, take_snapshot
+from annotation.exports.snapshots import curated_outlines, snapshot_named, take_snapshot
 from annotation.facets import read_facets
 from annotation.images import put_image
 from annotation.ingest import Ingested, insert_and_tell, insert_images
@@ -416,9 +416,12 @@ class Store:
         """How many pairs a snapshot would take, by attribute (None: free questions)."""
         return {attribute: sum(of[status] for status in CURATED) for attribute, of in self.counts().items()}
 
-    def accepted_examples(self) -> Iterator[Example]:
-        """What a snapshot would hold now, one after another, without taking one."""
-        return curated_examples(self._engine, self.data_dir)
+    def accepted_outlines(self) -> Iterator[Example]:
+        """Images, question and answer of each pair that a snapshot would hold now, one after another.
+
+        Examples without attribute and provenance, in no order: what an estimate needs, without taking a snapshot.
+        """
+        return curated_outlines(self._engine, self.data_dir)
 
     def label_values(self, name: str) -> set[str]:
         """The values that a label has, such as the ages that there are."""

@@ -59,7 +59,7 @@ class Pairs:
     """The pairs to learn from, as they are at the moment of asking."""
 
     counts: Callable[[], dict[Attribute | None, int]]  # by attribute; None stands for free questions
-    examples: Callable[[], Iterable[Example]]  # one after another
+    examples: Callable[[], Iterable[Example]]  # their images and texts, one after another
     snapshot: Callable[[str], SnapshotRef]  # freezes them under a name
 
 

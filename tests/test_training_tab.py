@@ -176,6 +176,7 @@ def test_a_second_run_waits_and_a_killed_one_is_resumed(browser: Any, data_dir: 
         head(page, "Resume goes on after step")
         assert "was killed" in page.inner_text("#tune-head")
         page.reload()  # and another visitor's page, and that of another app
+        head(page, "Made, but not started.")
         page.locator("#tune-runs").get_by_text("run-1").click()
         head(page, "Resume goes on after step")
         before = jobs.status(run_dir).checkpoint_step

@@ -27,7 +27,7 @@ from annotation.exports.facts import count_facts, write_facts
 from annotation.exports.licences import kind_of
 from annotation.models import CURATED, VERDICTS, Image, Pair, Snapshot, Verdict
 from annotation.pair_filter import PairFilter
-from facellm.data import SNAPSHOT_FILE, ContentHash, Example
+from facellm.data import SNAPSHOT_FILE, ContentHash, Example, Provenance
 from facellm.errors import DataError
 from facellm.folders import beside
 
@@ -62,11 +62,20 @@ def take_snapshot(engine: Engine, data_dir: Path, name: str, pairs: PairFilter |
         return _publish(engine, partial, folder, Snapshot.model_validate(row))
 
 
-def curated_examples(engine: Engine, data_dir: Path) -> Iterator[Example]:
-    """What a snapshot would hold now, one after another; see `Store.accepted_examples`."""
+def curated_outlines(engine: Engine, data_dir: Path) -> Iterator[Example]:
+    """Images and texts of what a snapshot would hold now; see `Store.accepted_outlines`."""
+    columns = (col(Image.path), col(Pair.question), col(Pair.answer), col(Pair.text))
+    nothing = Provenance(image_sha256=())
     with reading(engine) as session:
-        for pair in _frozen(session, PairFilter(status=CURATED).conditions(session)):
-            yield Example.model_validate({"images": [str(data_dir / pair.path)]} | pair.record)
+        query = sa.select(*columns).join(Image, col(Pair.image_id) == col(Image.id))
+        rows = session.execute(query.where(*PairFilter(status=CURATED).conditions(session)))
+        for path, question, answer, text in rows.yield_per(CHUNK):
+            yield Example.model_construct(  # checked as they came in; to check again would take longest
+                images=(f"{data_dir}/{path}",),
+                question=question,
+                answer=answer if text is None else text,
+                provenance=nothing,
+            )
 
 
 def snapshot_named(engine: Engine, name: str) -> Snapshot:
