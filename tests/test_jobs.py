@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,7 @@ from facellm.job_queue import ahead
 from facellm.jobs import RunConfig, State
 from facellm.prepare import reserved_names
 from facellm.process_files import Process, living, sign
-from facellm.run_directory import PROCESS, RESULT, WAITING
-from facellm.run_files import read_json
+from facellm.run_directory import PROCESS, WAITING
 
 DEADLINE = 120  # seconds for a process to load torch and train a few steps on a busy machine
 EACH_STEP = 1e-6  # minutes between two checkpoints
@@ -129,8 +129,8 @@ def test_one_run_trains_and_the_others_wait_for_their_turn(
     with pytest.raises(ConfigError, match=r"run-1 has been trained to step \d+ and is stopped. Go on from there"):
         jobs.start(first)
 
-    assert jobs.start(first, resume=True) == 2
     wait(second, is_running)
+    assert jobs.start(first, resume=True) == 2
     assert places(third, first) == [1, 2]
     waiting = jobs.status(first)
     assert (waiting.state, waiting.can_resume, waiting.step) == (State.QUEUED, False, stopped.step)
@@ -218,20 +218,18 @@ class SmallDisk:
         done = self.command("mount", "-o", f"remount,size={size}", str(self.folder))
         assert done.returncode == 0, done.stderr
 
-    def fill(self) -> None:
-        with (self.seen / "filling").open("ab", buffering=0) as file:
-            try:
-                while file.write(bytes(4096)):
-                    pass
-            except OSError:
-                return
+    def fill(self, *, but: int = 0) -> None:
+        """Leave so many bytes free."""
+        with suppress(OSError), (self.seen / "filling").open("ab", buffering=0) as file:
+            while shutil.disk_usage(self.seen).free > but:
+                file.write(bytes(4096))
 
 
 @pytest.fixture
 def small_disk(data_dir: Path) -> Iterator[SmallDisk]:
-    """5 MB: room for two checkpoints of the tiny model, and not for three. Skips where none can be mounted."""
+    """20 MB, or a skip where none can be mounted."""
     data_dir.mkdir()
-    script = 'mount -t tmpfs -o size=5m none "$0" && echo mounted && exec cat'
+    script = 'mount -t tmpfs -o size=20m none "$0" && echo mounted && exec cat'
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(data_dir)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if not all(map(shutil.which, ("unshare", "nsenter"))):
@@ -249,22 +247,32 @@ def small_disk(data_dir: Path) -> Iterator[SmallDisk]:
 
 def test_a_checkpoint_meets_a_full_disk(small_disk: SmallDisk, examples: list[Example], untrained_tiny: Path) -> None:
     """The run fails with a sentence, keeps its last whole checkpoint, and goes on once there is room."""
-    run_dir = long_run(small_disk.seen / "runs", examples, untrained_tiny, steps=5, checkpoint_minutes=EACH_STEP)
+    run_dir = long_run(small_disk.seen / "runs", examples, untrained_tiny, steps=60, checkpoint_minutes=EACH_STEP)
     assert small_disk.facellm("start", "run-1").stdout == "The run run-1 is started.\n"
-    failed = wait(run_dir, ended)
+
+    def is_full(status: jobs.RunStatus) -> bool:
+        if status.checkpoint_step is not None:
+            small_disk.fill(but=400_000)  # less than a checkpoint; more than the other files
+        return ended(status)
+
+    failed = wait(run_dir, is_full)
     assert (failed.state, failed.can_resume) == (State.FAILED, True), failed
     assert re.fullmatch(
         rf"The disk of {small_disk.folder}/runs/run-1 is full: \d\.\d MB are free. Free some space, .*",
         failed.error or "",
     )
-    assert failed.checkpoint_step == 2
+    assert failed.checkpoint_step == failed.step - 1
     assert jobs.log_tail(run_dir).splitlines()[-1] == f"error: {failed.error}"
     assert not list(run_dir.rglob("*partial*"))
+    assert len(list(run_dir.glob("checkpoints/*"))) <= 2, "what could not be completed takes no room"
+    refused = small_disk.facellm("train", "run-1", "--resume")
+    assert (refused.returncode, refused.stdout.count("needs 6 MB of the disk")) == (1, 1)
+    assert jobs.status(run_dir).checkpoint_step == failed.checkpoint_step
     small_disk.resize("50m")
     assert small_disk.facellm("resume", "run-1").stdout == "The run run-1 is resumed.\n"
     finished = wait(run_dir, lambda status: ended(status) and status.state is not State.FAILED)
     assert (finished.state, finished.error) == (State.FINISHED, None)
-    assert [line["step"] for line in jobs.metrics(run_dir)] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in jobs.metrics(run_dir)] == list(range(1, 61))
 
 
 def test_a_step_meets_a_full_disk(small_disk: SmallDisk, examples: list[Example], untrained_tiny: Path) -> None:
@@ -324,7 +332,7 @@ def test_of_processes_that_start_at_the_same_moment_one_wins(
         for _ in range(4)
     ]
     time.sleep(0.1)
-    losers = []
+    losers: list[subprocess.Popen[str]] = []
     end = time.monotonic() + DEADLINE
     while len(losers) < 3 and time.monotonic() < end:
         losers = [process for process in processes if process.poll() is not None]
@@ -404,6 +412,7 @@ def test_a_number_is_not_used_again(runs_dir: Path, examples: list[Example]) -> 
 
 
 def test_a_folder_of_runs_that_cannot_be_used_is_a_sentence(data_dir: Path, examples: list[Example]) -> None:
+    data_dir.mkdir()
     (data_dir / "runs").write_text("not a folder")
     with pytest.raises(ConfigError, match="The folder of runs .* cannot be used: File exists"):
         jobs.create_run(data_dir / "runs", examples, jobs.recipe(str(EMBEDDED_BASE)))
@@ -430,7 +439,7 @@ STEP = '{"step": 1, "total": 2, "loss": 3.5, "eta": 1.0, "seconds": 1.0}\n'
         ("process.json", "{}", State.FAILED, "ended without a result"),
         ("process.json", '{"pid": "me", "started": 1}', State.FAILED, "ended without a result"),
         ("waiting.json", "{", State.MADE, "process that waited to train it is gone"),
-        ("held_out.jsonl", "{}\n", State.FAILED, "broken is damaged: .*'loss'"),
+        ("held_out.jsonl", '{"step": 1}\n', State.FAILED, "broken is damaged: .*'loss'"),
         ("metrics.jsonl", STEP + "{\n", State.FAILED, r"broken/metrics.jsonl, the last line, is not JSON"),
         ("metrics.jsonl", "\0\0\0}\n" + STEP, State.FAILED, r"broken/metrics.jsonl, line 1, is not JSON"),
         ("metrics.jsonl", "[1]\n" + STEP, State.FAILED, "line 1, holds no JSON object"),
