@@ -164,7 +164,7 @@ def claim(run_dir: Path, *, wait: bool = False, resume: bool = False, stopping: 
             if not before:
                 _take(run_dir, device, resume)
                 return True
-            if not wait:
+            if not wait and before != [run_dir.name]:  # whose former process is about to end
                 raise BusyError(
                     f"The run {before[0]} is going; only one can train at a time on this {device}. Let this one wait "
                     "with --wait, or stop that one."
