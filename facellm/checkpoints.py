@@ -42,9 +42,14 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 
 def complete(run_dir: Path, step: int) -> None:
-    """Declare a written checkpoint complete, and remove all but the last `KEPT` and what is incomplete."""
+    """Declare a written checkpoint complete, and tidy up."""
     write_json(folder_of(run_dir, step) / COMPLETE, {"step": step})
+    tidy(run_dir)
+
+
+def tidy(run_dir: Path) -> None:
+    """Remove all but the last `KEPT`, and what is incomplete; only while no checkpoint is being written."""
     kept = {checkpoint.path for checkpoint in checkpoints(run_dir)[-KEPT:]}
-    for path in (run_dir / FOLDER).iterdir():
+    for path in (run_dir / FOLDER).glob("*"):
         if path not in kept:
             shutil.rmtree(path, ignore_errors=True)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from facellm.checkpoints import FOLDER as CHECKPOINTS
+from facellm.checkpoints import tidy
 from facellm.config import ROOT
 from facellm.disk_space import full_disk_is_told, hold_reserve
 from facellm.errors import BusyError, ConfigError, DataError
@@ -123,7 +124,7 @@ def start(run_dir: Path, *, resume: bool = False) -> int:
         except BaseException:
             process.kill()  # it has done nothing yet: it would wait for the lock
             raise
-        return len(ahead(run_dir, device))
+        return sum(name != run_dir.name for name in ahead(run_dir, device))
 
 
 def claim(run_dir: Path, *, wait: bool = False, resume: bool = False, stopping: threading.Event | None = None) -> bool:
@@ -163,7 +164,7 @@ def claim(run_dir: Path, *, wait: bool = False, resume: bool = False, stopping: 
             if not before:
                 _take(run_dir, device, resume)
                 return True
-            if not wait:
+            if not wait and before != [run_dir.name]:  # whose former process is about to end
                 raise BusyError(
                     f"The run {before[0]} is going; only one can train at a time on this {device}. Let this one wait "
                     "with --wait, or stop that one."
@@ -184,6 +185,7 @@ def _my_place(run_dir: Path) -> Process | None:
 
 def _take(run_dir: Path, device: str, resume: bool) -> None:
     """It is this process that trains the run from now on. Readers see it queued until that is all true."""
+    tidy(run_dir)  # after a kill: a checkpoint that was just being written, and may fill the disk
     hold_reserve(run_dir)
     sign(run_dir / PROCESS, os.getpid(), device)
     for name in (RESULT, STOP, STAGE) if resume else WRITTEN:

@@ -222,8 +222,12 @@ def save_adapter(model: PeftModel, folder: Path, *, writes: bool = True) -> None
         return
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    # save_embedding_layers="auto" would ask the Hub about the base
-    model.save_pretrained(str(partial), state_dict=state, save_embedding_layers=False)
+    try:
+        # save_embedding_layers="auto" would ask the Hub about the base
+        model.save_pretrained(str(partial), state_dict=state, save_embedding_layers=False)
+    except BaseException:  # such as a full disk, which this would keep full
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     (partial / "README.md").unlink()  # PEFT's form of a model card, not filled in
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -39,11 +39,15 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file that appears complete or not at all, even if the machine goes down."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # another process may write the same just now
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # else the new name can reach the disk before the content does
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else the new name can reach the disk before the content does
+        partial.replace(path)
+    except BaseException:  # such as a full disk
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -32,8 +32,8 @@ from facellm.run_directory import (
 from facellm.run_files import json_line, json_lines, read_json, tail
 
 QUEUE_LEFT = (
-    "The process that waited to train it is gone: it was killed, or the machine went down. The end of the log may say "
-    "more. Start it again."
+    "The process that waited to train it is gone: it was killed, the disk was full, or the machine went down. The end "
+    "of the log may say more. Start it again."
 )
 
 

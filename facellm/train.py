@@ -26,7 +26,7 @@ from facellm.attention import choose_kernel
 from facellm.calibration import faster_training_type
 from facellm.checkpoint import load_checkpoint
 from facellm.checkpoints import FOLDER as CHECKPOINTS
-from facellm.checkpoints import last_checkpoint
+from facellm.checkpoints import last_checkpoint, tidy
 from facellm.config import launched
 from facellm.data import sha256_file
 from facellm.disk_space import free_reserve, full_disk_is_told
@@ -196,6 +196,7 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
     finally:
         if team.is_first:
             shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
+            tidy(run_dir)
             free_reserve(run_dir)
         result["seconds"] = round(time.monotonic() - started, 1)
         result["peak_memory_mb"] = _peak_memory_mb()
