@@ -1,4 +1,4 @@
-"""Runs are what their directories say: real training processes, stopped, killed, and started twice."""
+"""Runs are what their directories say: real training processes that queue, are stopped, killed and resumed."""
 
 import json
 import os
@@ -28,7 +28,9 @@ DEADLINE = 90  # seconds for a process to load torch and train a few steps on a 
 def runs_dir(data_dir: Path) -> Iterator[Path]:
     yield data_dir / "runs"
     for run in jobs.list_runs(data_dir / "runs"):  # a run outlives whoever started it, also a test that fails
-        if run.state is State.RUNNING and json.loads((run.path / "process.json").read_text())["pid"] != os.getpid():
+        if (run.path / "waiting.json").exists():
+            jobs.stop(run.path)
+        elif run.state is State.RUNNING and json.loads((run.path / "process.json").read_text())["pid"] != os.getpid():
             jobs.stop(run.path)
 
 
@@ -67,93 +69,220 @@ def ended(status: jobs.RunStatus) -> bool:
 
 
 def long_run(runs_dir: Path, examples: list[Example], base: Path) -> Path:
-    config = RunConfig(base_model=str(base), max_steps=10_000, batch_size=8, learning_rate=1e-3)
-    return jobs.create_run(runs_dir, examples, config)
+    """A run that goes on until it is stopped, with a checkpoint after each step."""
+    numbers = {"max_steps": 10_000, "batch_size": 8, "learning_rate": 1e-3, "device": "cpu"}
+    quick = {"held_out": 0, "measured_faces": 0, "trackers": "none", "checkpoint_minutes": 1e-6}
+    return jobs.create_run(runs_dir, examples, RunConfig.model_validate({"base_model": str(base)} | numbers | quick))
 
 
-def test_stop_keeps_the_adapter_and_the_place_is_free_again(
-    runs_dir: Path, examples: list[Example], untrained_tiny: Path
-) -> None:
-    first, second = (long_run(runs_dir, examples, untrained_tiny) for _ in range(2))
-    assert [first.name, second.name] == ["run-1", "run-2"]
-    assert jobs.status(first).state is State.QUEUED
+def kill(run_dir: Path, file: str = "process.json") -> None:
+    os.kill(json.loads((run_dir / file).read_text())["pid"], signal.SIGKILL)
+
+
+def test_runs_queue_stop_and_are_resumed(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    first, second, third = (long_run(runs_dir, examples, untrained_tiny) for _ in range(3))
+    assert [run.name for run in (first, second, third)] == ["run-1", "run-2", "run-3"]
+    assert jobs.status(first).state is State.MADE
     began = time.monotonic()
-    jobs.start(first)
+    assert jobs.start(first) == 0
     assert time.monotonic() - began < 1, "the button answers at once"
-    with pytest.raises(BusyError, match="run-1 is going"):
-        jobs.start(second)
+    assert facellm("start", "run-2").stdout == "The run run-2 waits for its turn; 1 run is ahead of it.\n"
+    assert jobs.start(third) == 2
+    assert (jobs.status(third).state, jobs.status(third).place) == (State.QUEUED, jobs.status(second).place + 1)
+    with pytest.raises(BusyError, match="run-3 is waiting for its turn already"):
+        jobs.start(third)
+    with pytest.raises(BusyError, match="waits for its turn. Stop it before"):
+        jobs.delete(third)
+    kill(third, "waiting.json")
+    killed = wait(third, lambda status: status.state is State.MADE)
+    assert "The process that waited to train it is gone" in (killed.error or "")
+
     running = wait(first, lambda status: status.step >= 2)
-    assert running.state is State.RUNNING
+    assert (running.state, running.stage, running.adapter) == (State.RUNNING, "training", None)
     assert running.total_steps == 10_000
     assert running.eta_s is not None
-    assert running.adapter is None
+    with pytest.raises(BusyError, match="run-1 is going already"):
+        jobs.start(first, resume=True)
+    (listed,) = [line.split() for line in facellm("runs").stdout.splitlines() if line.startswith("run-2")]
+    assert listed[:7] == ["run-2", "queued", "1", "-", "-", "-", "-"]
     jobs.stop(first)
     stopped = wait(first, ended)
-    assert stopped.state is State.STOPPED
-    assert stopped.error is None
+    assert (stopped.state, stopped.error, stopped.can_resume) == (State.STOPPED, None, True)
+    assert stopped.checkpoint_step == stopped.step
     assert jobs.finished_adapters(runs_dir, str(untrained_tiny)) == {"run-1": first / "adapter"}
     assert jobs.finished_adapters(runs_dir, "OpenGVLab/InternVL3-1B-hf") == {}
     assert (first / "adapter" / "adapter_model.safetensors").stat().st_size > 0
-    wait(first, lambda _: not busy(runs_dir))
-    with pytest.raises(ConfigError, match="run-1 has been trained already"):
+    with pytest.raises(ConfigError, match=f"to step {stopped.step} and is stopped. Go on from there: .* resume run-1"):
         jobs.start(first)
-    jobs.start(second)  # and at once, while it is still loading:
-    jobs.stop(second)
+
+    wait(second, lambda status: status.state is State.RUNNING)
+    jobs.start(first, resume=True)
+    again = jobs.status(first)
+    assert (again.state, again.place, again.step, again.can_resume) == (State.QUEUED, 1, stopped.step, False)
+    assert again.adapter is not None, "the chat keeps it while the run waits"
+    assert facellm("stop", "run-1").stdout == "The run run-1 has left the queue.\n"
+    assert jobs.status(first) == stopped, "as if it had not waited"
+    jobs.start(first, resume=True)
+    jobs.stop(second)  # while it is still loading
     assert wait(second, ended).state is State.STOPPED
-    assert [run.name for run in jobs.list_runs(runs_dir)] == ["run-2", "run-1"]
+    resumed = wait(first, lambda status: status.state is State.RUNNING and status.step > stopped.step)
+    assert resumed.result is None
+    jobs.stop(first)
+    wait(first, ended)
+    steps = [line["step"] for line in jobs.metrics(first)]
+    assert steps == list(range(1, len(steps) + 1)), "each step once"
 
 
-def busy(runs_dir: Path) -> bool:
-    try:
-        jobs.check_free(runs_dir)
-    except BusyError:
-        return True
-    return False
-
-
-def test_a_killed_trainer_shows_as_failed_with_its_log(
+def test_a_killed_trainer_shows_as_failed_and_is_resumed(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
     run_dir = long_run(runs_dir, examples, untrained_tiny)
-    jobs.start(run_dir)
-    wait(run_dir, lambda status: status.step >= 2)
-    os.kill(json.loads((run_dir / "process.json").read_text())["pid"], signal.SIGKILL)
+    assert facellm("start", "run-1").stdout == "The run run-1 is started.\n"  # whoever started it is gone
+    wait(run_dir, lambda status: (status.checkpoint_step or 0) >= 2)
+    kill(run_dir)
     failed = wait(run_dir, ended)
-    assert failed.state is State.FAILED
-    assert "ended without a result" in (failed.error or "")
-    assert failed.step >= 2
+    assert (failed.state, failed.can_resume) == (State.FAILED, True)
+    assert re.search(
+        f"ended without a result: it was killed, probably .* memory .* resumed from step {failed.checkpoint_step}",
+        failed.error or "",
+    )
     assert "step 2/10000" in jobs.log_tail(run_dir)
-    jobs.check_free(runs_dir)
+    assert facellm("resume", "run-1").stdout == "The run run-1 is resumed.\n"
+    wait(run_dir, lambda status: status.state is State.RUNNING and status.step > failed.step)
+    kill(run_dir)
+    assert wait(run_dir, ended).state is State.FAILED
+    process = json.loads((run_dir / "process.json").read_text())
+    (run_dir / "process.json").write_text(json.dumps(process | {"boot": "another"}))
+    assert "The machine went down or was started anew" in (jobs.status(run_dir).error or "")
 
 
-def test_of_processes_that_start_at_the_same_moment_one_wins(
+CLAIM = """
+import sys, threading, pathlib
+from facellm import jobs
+print('ready', flush=True); input()
+if jobs.claim(pathlib.Path(sys.argv[1]), wait='wait' in sys.argv, resume='resume' in sys.argv):
+    print('mine', flush=True); input()
+"""
+
+
+def claimer(run_dir: Path, *how: str) -> subprocess.Popen[str]:
+    """A process that claims a run once it is told to, and keeps it until it is killed or told again."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", CLAIM, str(run_dir), *how]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True, bufsize=1)
+    assert process.stdin is not None and process.stdout is not None
+    return process
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+
+
+def says(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_first_come_first_served_and_who_is_killed_stands_in_nobodys_way(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
-    code = (
-        "import sys, pathlib; from facellm import jobs; jobs.claim(pathlib.Path(sys.argv[1])); print('mine'); input()"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(long_run(runs_dir, examples, untrained_tiny))],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    time.sleep(0.1)
-    losers = []
+    runs = [long_run(runs_dir, examples, untrained_tiny) for _ in range(4)]
+    processes = [claimer(run, "wait") for run in runs]
+    assert [says(process) for process in processes] == ["ready"] * 4
+    order = [2, 0, 3, 1]
+    for place, number in enumerate(order):
+        tell(processes[number])
+        wait(runs[number], lambda status, place=place: status.place == place or (not place and is_running(status)))
+    assert [jobs.status(run).place for run in runs] == [1, 3, None, 2]
+    processes[0].kill()
+    wait(runs[0], lambda status: status.state is State.MADE)
+    assert [jobs.status(run).place for run in runs] == [None, 2, None, 1]
+    processes[2].kill()
+    assert says(processes[3]) == "mine"
+    assert [jobs.status(run).state for run in runs] == [State.MADE, State.QUEUED, State.FAILED, State.RUNNING]
+    processes[3].kill()
+    assert says(processes[1]) == "mine"
+    processes[1].kill()
+    for process in processes:
+        process.communicate()
+
+
+def is_running(status: jobs.RunStatus) -> bool:
+    return status.state is State.RUNNING
+
+
+def test_runs_of_different_devices_do_not_wait_for_each_other(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path
+) -> None:
+    config = RunConfig(base_model=str(untrained_tiny), device="cpu")
+    jobs.claim(jobs.create_run(runs_dir, examples, config))
+    other = jobs.create_run(runs_dir, examples, config.model_copy(update={"device": "cuda"}))
+    process = claimer(other)
+    tell(process)
+    assert [says(process), says(process)] == ["ready", "mine"]
+    process.communicate("\n")
+
+
+def test_of_two_that_resume_one_run_one_wins(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    run_dir = long_run(runs_dir, examples, untrained_tiny)
+    checkpoint(run_dir, 7)
+    (run_dir / "result.json").write_text('{"state": "stopped"}')
+    processes = [claimer(run_dir, "resume", "wait") for _ in range(3)]
+    assert [says(process) for process in processes] == ["ready"] * 3
+    for process in processes:
+        tell(process)
+    outputs = []
     end = time.monotonic() + DEADLINE
-    while len(losers) < 3 and time.monotonic() < end:
-        losers = [process for process in processes if process.poll() is not None]
+    while len([each for each in processes if each.poll() is not None]) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+    outputs = [process.communicate("\n") for process in processes]
+    assert sorted(out for out, _ in outputs) == ["", "", "mine\n"]
+    assert sum("BusyError: The run run-1 is going already" in error for _, error in outputs) == 2
+
+
+def checkpoint(run_dir: Path, step: int) -> None:
+    folder = run_dir / "checkpoints" / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "complete.json").write_text("{}")
+
+
+def test_which_runs_can_be_started_and_resumed(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    run_dir = long_run(runs_dir, examples, untrained_tiny)
+    with pytest.raises(
+        ConfigError, match="no checkpoint to resume from; it is made. Train it from the start: .* start"
+    ):
+        jobs.start(run_dir, resume=True)
+    (run_dir / "result.json").write_text('{"state": "finished"}')
+    with pytest.raises(ConfigError, match="run-1 has been trained already"):
+        jobs.claim(run_dir)
+    assert facellm("resume", "run-1").stderr.startswith("error: The run run-1 is finished: there is nothing left")
+    # It failed without a checkpoint: what it had written goes, what it is made of stays.
+    (run_dir / "result.json").write_text('{"state": "failed", "error": "No."}')
+    (run_dir / "metrics.jsonl").write_text(STEP)
+    (run_dir / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    (run_dir / "log.txt").write_text("so far\n")
+    (run_dir / "notes.txt").write_text("mine")
+    assert jobs.status(run_dir).can_resume is False
+    assert jobs.claim(run_dir)
+    assert {path.name for path in run_dir.iterdir()} == {
+        *("config.json", "train.jsonl", "log.txt", "notes.txt", "process.json", "reserve")
+    }
+
+
+def test_of_processes_that_do_not_wait_one_wins(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
+    processes = [claimer(long_run(runs_dir, examples, untrained_tiny)) for _ in range(4)]
+    assert [says(process) for process in processes] == ["ready"] * 4
+    for process in processes:
+        tell(process)
+    end = time.monotonic() + DEADLINE
+    while len([each for each in processes if each.poll() is not None]) < 3 and time.monotonic() < end:
         time.sleep(0.05)
     states = sorted(run.state for run in jobs.list_runs(runs_dir))
     outputs = [process.communicate("\n") for process in processes]
     assert sorted(out for out, _ in outputs) == ["", "", "", "mine\n"]
     assert sum("BusyError" in error for _, error in outputs) == 3
-    assert states == [State.QUEUED, State.QUEUED, State.QUEUED, State.RUNNING]
+    assert states == [State.MADE, State.MADE, State.MADE, State.RUNNING]
 
 
 def test_another_process_with_the_same_id_is_not_the_run(
@@ -165,7 +294,7 @@ def test_another_process_with_the_same_id_is_not_the_run(
     signed = json.loads((run_dir / "process.json").read_text())
     (run_dir / "process.json").write_text(json.dumps(signed | {"started": signed["started"] - 60}))
     assert jobs.status(run_dir).state is State.FAILED
-    jobs.check_free(runs_dir)
+    assert jobs.claim(long_run(runs_dir, examples, untrained_tiny))
 
 
 def test_what_cannot_be_a_run_is_refused(runs_dir: Path, examples: list[Example]) -> None:
@@ -228,7 +357,7 @@ def test_a_damaged_run_is_shown_and_the_others_stay(runs_dir: Path, examples: li
     bad = jobs.create_run(runs_dir, examples, config, name="bad")
     (bad / "config.json").write_text("{")
     runs = {run.name: run for run in jobs.list_runs(runs_dir)}
-    assert runs["good"].state is State.QUEUED
+    assert runs["good"].state is State.MADE
     assert runs["bad"].state is State.FAILED
     assert "bad/config.json is not JSON" in (runs["bad"].error or "")
 
@@ -246,7 +375,7 @@ STEP = '{"step": 1, "total": 2, "loss": 3.5, "eta": 1.0, "seconds": 1.0}\n'
         ("metrics.jsonl", "\0\0\0}\n" + STEP, State.FAILED, r"broken/metrics.jsonl, line 1, is not JSON"),
         ("metrics.jsonl", "[1]\n" + STEP, State.FAILED, "line 1, holds no JSON object"),
         ("metrics.jsonl", '{"step": 1}\n', State.FAILED, "broken is damaged: .*'total'"),
-        ("metrics.jsonl", STEP + '{"step": 2, "to', State.QUEUED, ""),  # just being written
+        ("metrics.jsonl", STEP + '{"step": 2, "to', State.MADE, ""),  # just being written
         ("result.json", "", State.FAILED, "broken/result.json is not JSON"),
         ("result.json", '{"state": "exploded"}', State.FAILED, "broken is damaged: .*'exploded' is not a valid State"),
         ("result.json", '{"seconds": 3}', State.FAILED, "broken is damaged: .*'state'"),
@@ -267,8 +396,8 @@ def test_one_damaged_file_harms_its_own_run_only(
     assert runs["broken"].state is state
     assert re.search(message, runs["broken"].error or "")
     assert jobs.finished_adapters(runs_dir, str(EMBEDDED_BASE)) == {"good": good / "adapter"}
-    jobs.check_free(runs_dir)
     jobs.stop(broken)
+    assert jobs.claim(jobs.create_run(runs_dir, examples, config))
 
 
 def facellm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -307,6 +436,14 @@ def test_the_run_directory_names_what_went_in(runs_dir: Path, examples: list[Exa
     assert (record["pairs"], record["images"]) == (16, 2)
     assert record["config"]["snapshot"] == "monday"
     assert record["versions"].keys() >= {"python", "torch", "transformers", "peft"}
+    assert record["git"].keys() == {"commit", "changed"}
+    if (ROOT / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        assert record["git"]["commit"] == head.stdout.strip()
+    code = "from facellm.run_directory import git_state; print(git_state())"
+    bare = os.environ | {"PATH": "/nowhere"}
+    without = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert without.stdout == "{'commit': None, 'changed': False}\n", without.stderr
 
 
 def test_the_embedded_base_is_found_after_the_checkout_has_moved() -> None:
@@ -320,3 +457,52 @@ def test_the_embedded_base_is_found_after_the_checkout_has_moved() -> None:
     assert (real.base_model, real.checkpoint) == ("OpenGVLab/InternVL3-1B-hf", "OpenGVLab/InternVL3-1B-hf")
     assert (real.rank, real.alpha, real.dropout, real.learning_rate) == (16, 32, 0, 1e-5)
     assert (real.schedule, real.epochs, real.warmup, real.clip, real.max_length) == ("cosine", 1, 0, 1.0, 2048)
+
+
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size=64m tmpfs "$1"
+cp -r "$2"/. "$1"
+(
+    until [ -s "$1/run-1/metrics.jsonl" ]; do sleep 0.1; done
+    head -c 100m /dev/zero > "$1/filler" 2> /dev/null || true
+) &
+"$3" -m facellm train "$1/run-1" > "$1/../trained" 2>&1 || true
+wait
+"$3" -m facellm runs --json > "$1/../full"
+rm "$1/filler"
+"$3" -m facellm resume run-1 > "$1/../resumed"
+step=$(wc -l < "$1/run-1/metrics.jsonl")
+for _ in $(seq 600); do
+    [ "$(wc -l < "$1/run-1/metrics.jsonl")" -gt $((step + 3)) ] && break
+    sleep 0.1
+done
+"$3" -m facellm stop run-1 > /dev/null
+for _ in $(seq 600); do [ -e "$1/run-1/result.json" ] && break; sleep 0.1; done
+"$3" -m facellm runs --json > "$1/../after"
+"""
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode != 0,
+    reason="a small disk needs user namespaces, in which anybody may mount one",
+)
+def test_a_full_disk_is_a_sentence_and_the_run_is_resumed(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path, tmp_path: Path
+) -> None:
+    run_dir = long_run(tmp_path / "made", examples, untrained_tiny)
+    runs_dir.mkdir(parents=True)
+    command = ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", str(runs_dir), str(run_dir.parent), sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * DEADLINE)
+    assert done.returncode == 0, done.stderr
+    (full,) = json.loads((runs_dir.parent / "full").read_text())
+    assert re.fullmatch(
+        r"The disk of .*run-1 is full: 0\.\d MB are free\. Free some space, and resume the run\.", full["error"]
+    )
+    assert (full["state"], full["can_resume"]) == ("failed", True)
+    trained = (runs_dir.parent / "trained").read_text()
+    assert f"error: {full['error']}" in trained and "Traceback" not in trained
+    (after,) = json.loads((runs_dir.parent / "after").read_text())
+    assert after["state"] == "stopped", after
+    assert after["step"] > full["checkpoint_step"]
