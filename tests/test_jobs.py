@@ -20,6 +20,7 @@ from facellm.data import Attribute, Example, Provenance, content_hash, sha256_fi
 from facellm.errors import BusyError, ConfigError, DataError
 from facellm.jobs import RunConfig, State
 from facellm.prepare import reserved_names
+from facellm.process_files import living
 
 DEADLINE = 90  # seconds for a process to load torch and train a few steps on a busy machine
 
@@ -28,9 +29,8 @@ DEADLINE = 90  # seconds for a process to load torch and train a few steps on a 
 def runs_dir(data_dir: Path) -> Iterator[Path]:
     yield data_dir / "runs"
     for run in jobs.list_runs(data_dir / "runs"):  # a run outlives whoever started it, also a test that fails
-        if (run.path / "waiting.json").exists():
-            jobs.stop(run.path)
-        elif run.state is State.RUNNING and json.loads((run.path / "process.json").read_text())["pid"] != os.getpid():
+        process = living(run.path / "waiting.json") or living(run.path / "process.json")
+        if process is not None and not process.is_me:
             jobs.stop(run.path)
 
 
@@ -464,7 +464,7 @@ set -e
 mount -t tmpfs -o size=64m tmpfs "$1"
 cp -r "$2"/. "$1"
 (
-    until [ -s "$1/run-1/metrics.jsonl" ]; do sleep 0.1; done
+    for _ in $(seq 600); do [ -s "$1/run-1/metrics.jsonl" ] && break; sleep 0.1; done
     head -c 100m /dev/zero > "$1/filler" 2> /dev/null || true
 ) &
 "$3" -m facellm train "$1/run-1" > "$1/../trained" 2>&1 || true
@@ -489,9 +489,9 @@ for _ in $(seq 600); do [ -e "$1/run-1/result.json" ] && break; sleep 0.1; done
     reason="a small disk needs user namespaces, in which anybody may mount one",
 )
 def test_a_full_disk_is_a_sentence_and_the_run_is_resumed(
-    runs_dir: Path, examples: list[Example], untrained_tiny: Path, tmp_path: Path
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
-    run_dir = long_run(tmp_path / "made", examples, untrained_tiny)
+    run_dir = long_run(runs_dir.with_name("made"), examples, untrained_tiny)
     runs_dir.mkdir(parents=True)
     command = ["unshare", "-rm", "sh", "-c", FULL_DISK, "sh", str(runs_dir), str(run_dir.parent), sys.executable]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3 * DEADLINE)
