@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from facellm.checkpoint import Quantization
 from facellm.data import Attribute
 from facellm.errors import DataError
 from facellm.face_text import is_right
@@ -129,18 +130,20 @@ def measure_beside(
     device: Any = "auto",
     count: int = 200,
     seed: int = 0,
+    quantization: Quantization = "none",
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Measured]:
     """`measure` for several adapters on one copy of the base; None stands for the base alone.
 
     Args:
+        quantization: of the base.
         check: called before each batch of questions; what it raises ends the work.
 
     Raises:
         ModelError: the checkpoint or an adapter cannot be loaded.
     """
     sampling = Sampling(max_new_tokens=LONGEST_ANSWER)
-    with ChatModel.load(checkpoint, device=device) as model:
+    with ChatModel.load(checkpoint, device=device, quantization=quantization) as model:
 
         def replies_of(name: str | None) -> Replies:
             def replies(pairs: Sequence[tuple[Image.Image, str]]) -> list[str]:

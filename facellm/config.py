@@ -61,6 +61,11 @@ def launched() -> Launched:
     return Launched(number(_RANK, 0), size, number(_LOCAL_SIZE, size), sharded)
 
 
+def ray_address() -> str | None:
+    """The Ray cluster to train on, if one is named."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
 class Endpoint(BaseModel):
     """A model of an OpenAI-compatible server."""
 

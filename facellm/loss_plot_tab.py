@@ -71,8 +71,8 @@ def runs_curves(curves: dict[str, list[Point]], *, by_pairs: bool) -> Any:
         points,
         x_title="pairs seen" if by_pairs else "step",
         color_map=dict(zip(curves, RUNS * len(curves), strict=False)),
-        x_lim=[0, max(points["at"])],
-        y_lim=[0, 1.05 * max(points["loss"])],
+        x_lim=[0, None],
+        y_lim=[0, None],
         visible=True,
     )
 

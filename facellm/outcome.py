@@ -72,7 +72,12 @@ def attribute_accuracy(run_dir: Path, config: RunConfig, stop: threading.Event) 
     adapters = {"base": None, "run": str(run_dir / ADAPTER)} | ({IN_USE: config.compared} if config.compared else {})
     try:
         found = measure_beside(
-            config.checkpoint, adapters, device=config.device, count=config.measured_faces, check=check
+            config.checkpoint,
+            adapters,
+            device=config.device,
+            count=config.measured_faces,
+            quantization=config.quantization,
+            check=check,
         )
     except (FaceLLMError, torch.OutOfMemoryError) as error:
         return {"not_measured": f"The accuracy was not measured: {_line(error)}"}

@@ -165,7 +165,7 @@ def _complaint(error: ValidationError) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"there is no field {name}; the fields are {', '.join(_numbers())}."
+        return f"there is no field {name}; the fields are {', '.join(numbers())}."
     if first["type"] != "missing" and first["input"] is None:
         kind = {"int_type": "a whole number", "float_type": "a number"}.get(first["type"], "a value")
         return f"{name} is empty, and needs {kind}."
@@ -175,9 +175,10 @@ def _complaint(error: ValidationError) -> str:
     return f"{name}: {first['msg']}{found}."
 
 
-def _numbers() -> list[str]:
+def numbers() -> list[str]:
     """The fields that say how to train; the others say on what, and are chosen in other ways."""
-    return [name for name in RunConfig.model_fields if name not in ("base_model", "snapshot", "snapshot_sha256")]
+    about = ("base_model", "snapshot", "snapshot_sha256", "compare_with")
+    return [name for name in RunConfig.model_fields if name not in about]
 
 
 def changes_from(items: Sequence[str]) -> dict[str, str]:
@@ -188,7 +189,7 @@ def changes_from(items: Sequence[str]) -> dict[str, str]:
     """
     for item in items:
         if "=" not in item:
-            fields = ", ".join(_numbers())
+            fields = ", ".join(numbers())
             raise ConfigError(f"--set {item}: expected FIELD=VALUE, such as epochs=3. The fields are {fields}.")
     return dict(item.partition("=")[::2] for item in items)
 

@@ -123,7 +123,8 @@ class RowTrainer(Trainer):
     ) -> Tensor:
         """This part's share of the step's mean loss: its summed loss, divided by the step's answer tokens."""
         assert not return_outputs
-        self.seen += int((inputs["segments"] != PADDING).sum())
+        if (inputs["labels"] != NO_LOSS).any():  # else it is a stand-in
+            self.seen += int((inputs["segments"] != PADDING).sum())
         # Processes average their gradients, while the count is of all of them together.
         return self.part_loss(model, inputs) * self.accelerator.num_processes / inputs["answers"]
 

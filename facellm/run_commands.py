@@ -5,6 +5,7 @@ The one surprising fact: `start` and `resume` return at once, while `train` is t
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's directory, or its name.")]
 
 app = typer.Typer()
+
+
+@app.command()
+def recipe(
+    base: Annotated[str | None, typer.Option(help="The base model.  [default: from the settings]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the numbers that a base is trained with, and what each means; `prepare --set` changes them."""
+    import json
+
+    from facellm.config import load_settings
+    from facellm.prepare import configure
+    from facellm.recipe import RunConfig, numbers
+
+    settings = load_settings()
+    config = configure(settings, base or settings.base_checkpoint, {}, "--base")
+    values = {name: value for name, value in config.model_dump(mode="json").items() if name in numbers()}
+    if as_json:
+        print(json.dumps(values, indent=2))
+        return
+    rows = [(name, str(value), RunConfig.model_fields[name].description or "") for name, value in values.items()]
+    print("\n".join(_table(rows)))
 
 
 @app.command()
@@ -127,7 +150,7 @@ def _columns(run: "RunStatus") -> tuple[str, ...]:
     return tuple("-" if value is None else str(value) for value in values)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

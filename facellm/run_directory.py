@@ -10,6 +10,7 @@
     stage            what the process does just now: reading, training or measuring
     checkpoints/     from which it can be resumed, see checkpoints.py; gone once it has finished
     features/        of images, while it trains
+    tensorboard/     the curves, where TensorBoard is installed
     best/            the adapter of the lowest held-out loss, while it may stop early
     log.txt          what the process printed
     adapter/         the trained LoRA adapter

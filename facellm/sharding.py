@@ -7,6 +7,8 @@ are small, and images are looked at outside the sharded model's forward pass. Th
 on accelerators alone, while torch does it on a CPU as well, where it can be tested.
 """
 
+import warnings
+
 import torch
 from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
@@ -41,6 +43,8 @@ def spare_the_eyes(accelerator: Accelerator, base: InternVLForConditionalGenerat
     eyes = [base.model.vision_tower, base.model.multi_modal_projector]
     for module in eyes:
         module.to(accelerator.device)
+    # Of the view that is returned in place of logits: nothing is done to it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     plugin = accelerator.state.fsdp_plugin
     plugin.ignored_modules = eyes
     plugin.auto_wrap_policy = transformer_auto_wrap_policy

@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from facellm.recipe import RunConfig
 from facellm.row_trainer import RowTrainer, save_adapter
 from facellm.run_directory import ADAPTER, BEST, EXAMPLES, FEATURES, RESULT, STAGE, load_record, versions
 from facellm.run_files import write_json, write_text
+from facellm.trackers import Trackers
 from facellm.training_data import TrainingData
 from facellm.training_progress import Progress, cut_back
 from facellm.training_speed import training_threads
@@ -103,7 +104,9 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
             check_stop()
         with trainer.headless():
             _enter(run_dir, "training", team)
-            _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+            with closing(Trackers(run_dir, config, progress)) as trackers:
+                trainer.add_callback(trackers)
+                _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
             if team.any(stop.is_set()):
                 stop.set()
             result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
@@ -222,6 +225,10 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
         use_rslora=config.rslora,
         target_modules=LANGUAGE_LINEARS,
     )
+    layers: Iterator[Any] = base.modules()
+    for layer in layers:
+        if hasattr(layer, "support_avx512bf16_for_cpu"):  # bitsandbytes packs 4-bit weights for it when they are first
+            layer.support_avx512bf16_for_cpu = False  # used in evaluation, and no gradient passes them any more
     if config.gradient_checkpointing:
         base.activation_checkpointing_enable()
     model = get_peft_model(base, lora)

@@ -73,8 +73,10 @@ class Progress(TrainerCallback):
         self.started = self.saved = time.monotonic()
         self.first_step = state.global_step
         torch.manual_seed(args.seed + args.process_index)  # each process drops inputs of its own
-        if self.trainer.data.held_out and not self.measured:
-            self.trainer.evaluate()  # the start, which says what the base says
+        if self.trainer.data.held_out and self.first_step not in (found.step for found in self.measured):
+            # The start, which says what the base says, or where the run was stopped instead of measured.
+            if not self.first_step or self.first_step >= state.max_steps or self._time_to_look(state):
+                self.trainer.evaluate()
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Decide whether to stop, to measure and to save."""

@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from annotation.postgresql import connect_postgresql
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "0")
+
+os.environ["TRACKIO_DIR"] = os.path.join(tempfile.gettempdir(), f"facellm-tests-trackio-{os.getuid()}")
 
 CHROMIUM_FLAGS = [
     "--no-sandbox",

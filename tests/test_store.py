@@ -319,7 +319,8 @@ def test_a_snapshot_holds_what_was_curated(store: Store, data_dir: Path) -> None
     examples = list(read_examples(path))
     assert [example.answer for example in examples] == [accepted.pair.answer, "An edited answer."]
     assert snapshot.count == 2
-    assert snapshot.sha256 == content_hash(examples)
+    assert snapshot.sha256 == content_hash(examples) == content_hash(list(store.accepted_examples()))
+    assert [example.images for example in store.accepted_examples()] == [example.images for example in examples]
     assert json.loads(snapshot.filter) == {"status": ["accepted", "edited"]}
     assert all(Path(image).read_bytes() for example in examples for image in example.images)
     provenance = examples[1].provenance
