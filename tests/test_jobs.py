@@ -88,7 +88,11 @@ def test_runs_queue_stop_and_are_resumed(runs_dir: Path, examples: list[Example]
     assert time.monotonic() - began < 1, "the button answers at once"
     assert facellm("start", "run-2").stdout == "The run run-2 waits for its turn; 1 run is ahead of it.\n"
     assert jobs.start(third) == 2
-    assert (jobs.status(third).state, jobs.status(third).place) == (State.QUEUED, jobs.status(second).place + 1)
+    wait(first, is_running)
+    assert [(jobs.status(run).state, jobs.status(run).place) for run in (second, third)] == [
+        (State.QUEUED, 1),
+        (State.QUEUED, 2),
+    ]
     with pytest.raises(BusyError, match="run-3 is waiting for its turn already"):
         jobs.start(third)
     with pytest.raises(BusyError, match="waits for its turn. Stop it before"):
@@ -115,7 +119,7 @@ def test_runs_queue_stop_and_are_resumed(runs_dir: Path, examples: list[Example]
     with pytest.raises(ConfigError, match=f"to step {stopped.step} and is stopped. Go on from there: .* resume run-1"):
         jobs.start(first)
 
-    wait(second, lambda status: status.state is State.RUNNING)
+    wait(second, is_running)
     jobs.start(first, resume=True)
     again = jobs.status(first)
     assert (again.state, again.place, again.step, again.can_resume) == (State.QUEUED, 1, stopped.step, False)
@@ -498,7 +502,7 @@ def test_a_full_disk_is_a_sentence_and_the_run_is_resumed(
     assert done.returncode == 0, done.stderr
     (full,) = json.loads((runs_dir.parent / "full").read_text())
     assert re.fullmatch(
-        r"The disk of .*run-1 is full: 0\.\d MB are free\. Free some space, and resume the run\.", full["error"]
+        r"The disk of .*run-1 is full: \d+\.\d MB are free\. Free some space, and resume the run\.", full["error"]
     )
     assert (full["state"], full["can_resume"]) == ("failed", True)
     trained = (runs_dir.parent / "trained").read_text()
