@@ -59,7 +59,9 @@ def ahead(run_dir: Path, device: str, ticket: int | None = None) -> list[str]:
         ticket: its number; None if it has none yet, so all are earlier.
     """
     going = [
-        name for process, name in _signed_in(run_dir.parent, PROCESS) if process.device == device and not process.is_me
+        name
+        for process, name in _signed_in(run_dir.parent, PROCESS)
+        if process.device == device and not (process.is_me and name == run_dir.name)
     ]
     waiting = [
         (process.ticket, name)
