@@ -50,7 +50,7 @@ def full_disk_is_told(run_dir: Path) -> Iterator[None]:
     except FaceLLMError:
         raise
     except Exception as error:
-        if not _is_of_a_full_disk(error, run_dir):
+        if not is_of_a_full_disk(error, run_dir):
             raise
         free_mb = shutil.disk_usage(run_dir).free / 1e6
         raise DataError(
@@ -58,13 +58,14 @@ def full_disk_is_told(run_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _is_of_a_full_disk(error: BaseException | None, run_dir: Path) -> bool:
+def is_of_a_full_disk(error: BaseException | None, folder: Path) -> bool:
+    """Whether an error, or what has caused it, comes of a full disk; `folder` is on that disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if any(reason in str(error) for reason in REASONS):
             return True
-        if any(words in str(error) for words in NO_REASON) and shutil.disk_usage(run_dir).free < FULL:
+        if any(words in str(error) for words in NO_REASON) and shutil.disk_usage(folder).free < FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -5,7 +5,6 @@ then on the disk up to another. The one surprising fact: what came first stays, 
 and dropping the oldest would drop each just before its use.
 """
 
-import errno
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import InternVLForConditionalGeneration, InternVLProcessor
 
 from facellm.data import open_image
+from facellm.disk_space import is_of_a_full_disk
 from facellm.inputs import count_tiles, look_at
 
 log = logging.getLogger(__name__)
@@ -102,9 +103,9 @@ class ImageTable:
             save_file({"features": some.contiguous()}, partial)
             partial.replace(file)
             self.room.disk -= some.nbytes
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_of_a_full_disk(error, file.parent):
                 raise
             log.info(f"The disk of {file.parent} is full: features of images are computed again instead of kept.")
             self.room.disk = 0
