@@ -157,6 +157,12 @@ def test_one_run_trains_and_the_others_wait_for_their_turn(
     jobs.stop(second)
     assert wait(second, ended).state is State.STOPPED
 
+    fourth = long_run(runs_dir, examples, untrained_tiny)
+    jobs.start(fourth)
+    jobs.stop(fourth)  # before its process has even looked
+    assert wait(fourth, ended).state is State.MADE
+    assert jobs.log_tail(fourth) == ""
+
 
 def test_a_run_outlives_the_app_and_is_resumed_after_a_kill(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
@@ -258,7 +264,7 @@ def test_a_checkpoint_meets_a_full_disk(small_disk: SmallDisk, examples: list[Ex
     failed = wait(run_dir, is_full)
     assert (failed.state, failed.can_resume) == (State.FAILED, True), failed
     assert re.fullmatch(
-        rf"The disk of {small_disk.folder}/runs/run-1 is full: \d\.\d MB are free. Free some space, .*",
+        rf"The disk of {small_disk.folder}/runs/run-1 is full: \d\.\d MB are free. Free some space, and try again\.",
         failed.error or "",
     )
     assert failed.checkpoint_step == failed.step - 1
@@ -291,7 +297,9 @@ def test_a_step_meets_a_full_disk(small_disk: SmallDisk, examples: list[Example]
     small_disk.fill()
     refused = small_disk.facellm("start", "run-2")
     assert refused.returncode == 1
-    assert re.fullmatch(r"error: The disk of .*/run-2 is full: 0.0 MB are free. Free some space, .*\n", refused.stderr)
+    assert re.fullmatch(
+        r"error: The disk of .*/run-2 is full: 0.0 MB are free. Free some space, and try again\.\n", refused.stderr
+    )
     assert jobs.status(waiting).state is State.MADE
 
 
