@@ -54,7 +54,7 @@ def full_disk_is_told(run_dir: Path) -> Iterator[None]:
             raise
         free_mb = shutil.disk_usage(run_dir).free / 1e6
         raise DataError(
-            f"The disk of {run_dir} is full: {free_mb:.1f} MB are free. Free some space, and resume the run."
+            f"The disk of {run_dir} is full: {free_mb:.1f} MB are free. Free some space, and try again."
         ) from error
 
 
