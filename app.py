@@ -34,7 +34,7 @@ from annotation.seed import open_seeded
 from annotation.store import Store
 from annotation.team_tab import build_team_tab
 from annotation.vote_export import export_votes
-from facellm import faces, jobs
+from facellm import faces
 from facellm.answerers import BASE, Answerers
 from facellm.blind_tab import VoteBook
 from facellm.chat_session import Exchange
@@ -45,7 +45,8 @@ from facellm.errors import ConfigError, FaceLLMError
 from facellm.model import ChatModel
 from facellm.remote import RemoteModel
 from facellm.sources import is_repository
-from facellm.training_tab import Pairs, build_training_tab
+from facellm.training import jobs
+from facellm.training.training_tab import Pairs, build_training_tab
 
 OPEN_TO_ALL = (
     "Everybody who can reach this page may change everything. Let people sign in: python -m annotation accounts add "
@@ -55,7 +56,7 @@ HEADER = "<h1>FaceLLM Studio</h1><p>Chat with a face model, review what it learn
 EXAMPLE_FACES = (11, 17, 23, 54, 41, 31, 62, 86)  # bright, sharp and varied
 ROOT = Path(__file__).parent
 STYLES = [
-    *sorted((ROOT / "facellm").glob("*.css")),
+    *sorted((ROOT / "facellm").rglob("*.css")),
     ROOT / "annotation/dataset.css",
     ROOT / "annotation/agreement/agreement.css",
     ROOT / "annotation/accounts/accounts.css",

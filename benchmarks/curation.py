@@ -27,8 +27,8 @@ from annotation.store import DATABASE, Store  # noqa: E402
 from facellm.attributes import Measured, measure_model  # noqa: E402
 from facellm.config import EMBEDDED_BASE  # noqa: E402
 from facellm.data import Example, read_examples  # noqa: E402
-from facellm.jobs import create_run, recipe  # noqa: E402
-from facellm.train import train  # noqa: E402
+from facellm.training.jobs import create_run, recipe  # noqa: E402
+from facellm.training.train import train  # noqa: E402
 
 ARMS = ("as drafted", "mistakes rejected", "mistakes corrected")
 

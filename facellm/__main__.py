@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from facellm.adapter_commands import app as adapter_app
-from facellm.compare_commands import app as compare_app
 from facellm.errors import FaceLLMError
-from facellm.estimate_commands import app as estimate_app
-from facellm.run_commands import app as run_app
+from facellm.publishing.adapter_commands import app as adapter_app
+from facellm.training.compare_commands import app as compare_app
+from facellm.training.estimate_commands import app as estimate_app
+from facellm.training.run_commands import app as run_app
 
 ModelOption = Annotated[
     str | None, typer.Option(help="A folder or a Hub id with an InternVL model.  [default: from the settings]")

@@ -24,10 +24,10 @@ from facellm.data import Attribute, Example, Provenance, sha256_file
 from facellm.errors import ConfigError
 from facellm.face_text import answer
 from facellm.faces import TRAINING_SEEDS, render, sample
-from facellm.jobs import RunConfig, create_run, recipe
 from facellm.tiny import IMAGE_SIZE, make_model, make_processor
 from facellm.tiny_faces import draw_all
 from facellm.tiny_training import Report, train_language, train_tower
+from facellm.training.jobs import RunConfig, create_run, recipe
 
 # Within TRAINING_SEEDS: the base's faces from the start, its held-out faces, the adapter's faces.
 HELD_OUT, ADAPTER_FACES = 900_000, 1_000_000

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from facellm.config import ROOT
-from facellm.run_files import json_lines
+from facellm.training.run_files import json_lines
 
 DDP = ("--multi_gpu",)  # the name means several processes; without a GPU they take the processor
 FSDP = ("--use_fsdp", "--fsdp_version", "2")

@@ -20,9 +20,9 @@ from whole_page import served
 from annotation.models import Purpose, Role
 from annotation.seed import seed
 from annotation.store import Store
-from facellm import jobs
 from facellm.config import Settings, TeacherEndpoint, load_settings
-from facellm.recipe_form_tab import RecipeForm
+from facellm.training import jobs
+from facellm.training.recipe_form_tab import RecipeForm
 
 PASSWORD = "correct horse battery"
 NOT = "Only a"  # how a refusal begins

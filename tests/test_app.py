@@ -19,7 +19,8 @@ import pytest
 
 from annotation.models import Status
 from annotation.store import Store
-from facellm import faces, jobs
+from facellm import faces
+from facellm.training import jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("app")]

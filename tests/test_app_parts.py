@@ -13,11 +13,11 @@ from rendered_examples import make_examples
 
 import app
 from annotation.store import Store
-from facellm import jobs
 from facellm.chat_session import Exchange, Picture
 from facellm.config import EMBEDDED_ADAPTER, ROOT, RemoteServer, load_settings
 from facellm.conversation import Sampling
 from facellm.faces import render, sample
+from facellm.training import jobs
 
 
 def test_a_runs_adapter_is_called_like_the_run(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

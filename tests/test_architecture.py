@@ -24,7 +24,7 @@ MODEL_SIDE |= {"loaded", "model", "row_text", "sampling", "train"}
 MODEL_SIDE |= {"stored_weights", "merging", "extraction", "agreement_gate"}  # adapters leaving and coming back
 MODEL_SIDE |= {"answer_loss", "branch_attention", "image_table", "outcome", "row_trainer", "steps", "training_data"}
 MODEL_SIDE |= {"attention", "trackers", "training_progress"}
-MODEL_SIDE |= {"training_progress", "processes", "sharding"}
+MODEL_SIDE |= {"processes", "sharding", "lora_linear"}
 MODEL_SIDE |= {"training_cost", "training_speed", "free_memory", "estimating"}
 MODEL_SIDE |= {"tiny", "tiny_build", "tiny_faces", "tiny_training"}  # the embedded model and how it is made
 

@@ -11,14 +11,14 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from rendered_examples import make_examples
 from torch.nn.attention.flex_attention import create_mask
 
-from facellm.attention import Kernel, attention_mask, block_mask, choose_kernel, seconds_of_kernels
 from facellm.checkpoint import load_checkpoint
 from facellm.data import write_examples
 from facellm.errors import ModelError
-from facellm.recipe import RunConfig
-from facellm.row_trainer import RowTrainer
-from facellm.train import LANGUAGE_LINEARS, _arguments
-from facellm.training_data import TrainingData
+from facellm.training.attention import Kernel, attention_mask, block_mask, choose_kernel, seconds_of_kernels
+from facellm.training.recipe import RunConfig
+from facellm.training.row_trainer import RowTrainer
+from facellm.training.train import LANGUAGE_LINEARS, _arguments
+from facellm.training.training_data import TrainingData
 
 # A prefix alone, a row that fills the length, one with filling, and a branch without a prefix.
 SEGMENTS = torch.tensor(

@@ -10,19 +10,19 @@ from PIL import Image, ImageDraw
 from transformers import InternVLProcessor, TrainingArguments
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from facellm.answer_loss import summed_loss
-from facellm.attention import attention_mask
 from facellm.checkpoint import load_checkpoint
-from facellm.collate import Pair, answer_places, collate, make_row, split
 from facellm.conversation import Turn, messages
 from facellm.data import Attribute, Example, Provenance, write_examples
 from facellm.errors import DataError, ImageError
-from facellm.image_table import ImageTable, Room
-from facellm.recipe import RunConfig
-from facellm.row_trainer import RowTrainer
-from facellm.steps import Steps
-from facellm.train import LANGUAGE_LINEARS
-from facellm.training_data import TrainingData
+from facellm.training.answer_loss import summed_loss
+from facellm.training.attention import attention_mask
+from facellm.training.collate import Pair, answer_places, collate, make_row, split
+from facellm.training.image_table import ImageTable, Room
+from facellm.training.recipe import RunConfig
+from facellm.training.row_trainer import RowTrainer
+from facellm.training.steps import Steps
+from facellm.training.train import LANGUAGE_LINEARS
+from facellm.training.training_data import TrainingData
 
 LENGTH = 512
 
@@ -252,7 +252,7 @@ def test_a_damaged_image_is_found_before_the_first_step(
 @pytest.mark.parametrize("words", [50, 5000])
 def test_the_loss_in_chunks_is_that_of_all_logits(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gradient, too; at 5,000 words there are chunks of ten tokens."""
-    monkeypatch.setattr("facellm.answer_loss.CHUNK_BYTES", 4 * 5000 * 10)
+    monkeypatch.setattr("facellm.training.answer_loss.CHUNK_BYTES", 4 * 5000 * 10)
     torch.manual_seed(0)
     hidden = torch.randn(64, 16, requires_grad=True)
     head, labels = torch.randn(words, 16), torch.randint(words, (64,))

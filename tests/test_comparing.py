@@ -8,14 +8,14 @@ import pytest
 from rendered_examples import make_examples
 from typer.testing import CliRunner
 
-from facellm import jobs
 from facellm.__main__ import app
-from facellm.comparing import Point, compare, smoothed
 from facellm.data import Example
 from facellm.errors import ConfigError
-from facellm.recipe import RunConfig
-from facellm.run_directory import HELD_OUT, METRICS, RESULT
-from facellm.run_files import append_json, write_json
+from facellm.training import jobs
+from facellm.training.comparing import Point, compare, smoothed
+from facellm.training.recipe import RunConfig
+from facellm.training.run_directory import HELD_OUT, METRICS, RESULT
+from facellm.training.run_files import append_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,17 @@ from rendered_examples import make_examples
 from transformers import InternVLForConditionalGeneration
 from typer.testing import CliRunner
 
-from facellm import free_memory, jobs
 from facellm.__main__ import app
-from facellm.branch_attention import branch_attention, layout
 from facellm.config import EMBEDDED_BASE, ROOT
 from facellm.data import Example
 from facellm.errors import ImageError, ModelError
-from facellm.estimating import Estimate, ExamplesFile, check, estimate
-from facellm.recipe import RunConfig
-from facellm.run_directory import EXAMPLES
-from facellm.train import with_lora
-from facellm.training_cost import Geometry, Method, Shape, kept_bytes, weight_bytes
+from facellm.training import free_memory, jobs
+from facellm.training.branch_attention import branch_attention, layout
+from facellm.training.estimating import Estimate, ExamplesFile, check, estimate
+from facellm.training.recipe import RunConfig
+from facellm.training.run_directory import EXAMPLES
+from facellm.training.train import with_lora
+from facellm.training.training_cost import Geometry, Method, Shape, kept_bytes, weight_bytes
 
 sys.path.append(str(ROOT / "benchmarks"))
 

@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 
 from facellm.__main__ import app
 from facellm.adapters import read_adapter
-from facellm.agreement_gate import Question, default_questions, read_questions
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE
 from facellm.data import Attribute, write_examples
 from facellm.errors import DataError, ModelError
-from facellm.extraction import Work, decomposed, extract
 from facellm.faces import EVALUATION_SEEDS, render, sample
-from facellm.merging import merge
 from facellm.model import ChatModel, Request, Turn
+from facellm.publishing.agreement_gate import Question, default_questions, read_questions
+from facellm.publishing.extraction import Work, decomposed, extract
+from facellm.publishing.merging import merge
 
 ON_CPU = Work(device="cpu")
 QUESTIONS = [

@@ -7,11 +7,11 @@ import pytest
 import torch
 from rendered_examples import make_examples
 
-from facellm import jobs
-from facellm.attention import Kernel, choose_kernel, seconds_of_kernels
 from facellm.checkpoint import load_checkpoint
-from facellm.recipe import RunConfig
-from facellm.train import train
+from facellm.training import jobs
+from facellm.training.attention import Kernel, choose_kernel, seconds_of_kernels
+from facellm.training.recipe import RunConfig
+from facellm.training.train import train
 
 pytestmark = [
     pytest.mark.gpu,

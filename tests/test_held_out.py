@@ -11,14 +11,14 @@ from peft import LoraConfig, get_peft_model
 from rendered_examples import make_examples
 from safetensors.torch import load_file, save_file
 
-from facellm import jobs
 from facellm.checkpoint import load_checkpoint
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE, Settings
 from facellm.data import Example, write_examples
-from facellm.prepare import configure
-from facellm.recipe import RunConfig, portable_name
-from facellm.train import train
-from facellm.training_data import TrainingData
+from facellm.training import jobs
+from facellm.training.prepare import configure
+from facellm.training.recipe import RunConfig, portable_name
+from facellm.training.train import train
+from facellm.training.training_data import TrainingData
 
 
 def run(folder: Path, examples: list[Example], **changes: object) -> Path:

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from rendered_examples import make_examples
 
-from facellm import jobs
 from facellm.config import EMBEDDED_BASE, ROOT, Settings
 from facellm.data import Example, content_hash
 from facellm.errors import BusyError, ConfigError, DataError
-from facellm.job_queue import ahead
-from facellm.jobs import RunConfig, State
-from facellm.prepare import reserved_names
-from facellm.process_files import Process, living, sign
-from facellm.run_directory import PROCESS, WAITING
+from facellm.training import jobs
+from facellm.training.job_queue import ahead
+from facellm.training.jobs import RunConfig, State
+from facellm.training.prepare import reserved_names
+from facellm.training.process_files import Process, living, sign
+from facellm.training.run_directory import PROCESS, WAITING
 
 DEADLINE = 120  # seconds for a process to load torch and train a few steps on a busy machine
 EACH_STEP = 1e-6  # minutes between two checkpoints

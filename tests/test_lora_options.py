@@ -11,17 +11,17 @@ from peft import PeftModel
 from rendered_examples import make_examples
 from torch import Tensor
 
-from facellm import jobs
 from facellm.checkpoint import load_checkpoint
 from facellm.config import Settings
 from facellm.data import Attribute, open_image, write_examples
 from facellm.errors import ConfigError, ModelError
 from facellm.model import ChatModel, Request, Sampling, Turn
-from facellm.prepare import configure
-from facellm.recipe import RunConfig
-from facellm.row_trainer import RowTrainer
-from facellm.train import _arguments, train, with_lora
-from facellm.training_data import TrainingData
+from facellm.training import jobs
+from facellm.training.prepare import configure
+from facellm.training.recipe import RunConfig
+from facellm.training.row_trainer import RowTrainer
+from facellm.training.train import _arguments, train, with_lora
+from facellm.training.training_data import TrainingData
 
 SAMPLING = Sampling(max_new_tokens=12)
 

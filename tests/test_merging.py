@@ -20,8 +20,8 @@ from facellm.data import Attribute
 from facellm.errors import DataError, FaceLLMError, ModelError
 from facellm.faces import render, sample
 from facellm.folders import check_room
-from facellm.merging import merge
 from facellm.model import ChatModel, Request, Sampling, Turn
+from facellm.publishing.merging import merge
 
 PLAIN = """
 import json, sys

@@ -16,15 +16,15 @@ from hub_server import TOKEN, Hub, running_hub
 from peft import PeftConfig
 from rendered_examples import make_examples
 
-from facellm.adapter_facts import gather, public_config
 from facellm.attributes import Measured, Score
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE, ROOT
 from facellm.data import Attribute, sha256_file
 from facellm.errors import ConfigError, DataError, ModelError
-from facellm.model_card import staged, write_card
-from facellm.recipe import RunConfig
-from facellm.run_directory import create_run
-from facellm.run_files import read_json, write_json
+from facellm.publishing.adapter_facts import gather, public_config
+from facellm.publishing.model_card import staged, write_card
+from facellm.training.recipe import RunConfig
+from facellm.training.run_directory import create_run
+from facellm.training.run_files import read_json, write_json
 
 LABELS = [{"race": "Black", "gender": "Female", "age": "20-29"}, {"race": "Indian", "gender": "Male", "age": "3-9"}]
 

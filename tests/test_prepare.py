@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rendered_examples import make_examples
 
-from facellm import jobs
 from facellm.config import ROOT, Settings
 from facellm.data import content_hash, write_examples
 from facellm.errors import DataError
-from facellm.jobs import RunConfig
-from facellm.prepare import configure, find_examples, prepare
+from facellm.training import jobs
+from facellm.training.jobs import RunConfig
+from facellm.training.prepare import configure, find_examples, prepare
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from in_processes import DDP, FSDP, launch, wait_for_step
 from rendered_examples import make_examples
 from safetensors.torch import load_file
 
-from facellm import jobs
-from facellm.checkpoints import last_checkpoint
 from facellm.config import ROOT
-from facellm.jobs import RunConfig, State
-from facellm.run_files import json_lines
-from facellm.train import train
+from facellm.training import jobs
+from facellm.training.checkpoints import last_checkpoint
+from facellm.training.jobs import RunConfig, State
+from facellm.training.run_files import json_lines
+from facellm.training.train import train
 
 
 def make_run(folder: Path, base: Path, **changes: object) -> Path:

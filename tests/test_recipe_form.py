@@ -7,8 +7,8 @@ import pytest
 
 from facellm.config import EMBEDDED_BASE
 from facellm.errors import ConfigError
-from facellm.recipe import RunConfig, adjusted, recipe
-from facellm.recipe_form_tab import CHOSEN_ELSEWHERE, FOLLOWS, MEASURING, SPEED, RecipeForm
+from facellm.training.recipe import RunConfig, adjusted, recipe
+from facellm.training.recipe_form_tab import CHOSEN_ELSEWHERE, FOLLOWS, MEASURING, SPEED, RecipeForm
 
 
 @pytest.fixture

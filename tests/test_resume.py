@@ -13,13 +13,13 @@ import pytest
 from in_processes import wait_for_step
 from rendered_examples import make_examples
 
-from facellm import jobs
-from facellm.checkpoints import checkpoints, last_checkpoint
 from facellm.config import ROOT
 from facellm.data import sha256_file
-from facellm.jobs import RunConfig, State
-from facellm.run_files import json_lines
-from facellm.train import train
+from facellm.training import jobs
+from facellm.training.checkpoints import checkpoints, last_checkpoint
+from facellm.training.jobs import RunConfig, State
+from facellm.training.run_files import json_lines
+from facellm.training.train import train
 
 EACH_STEP = 1e-6  # minutes between checkpoints
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from facellm.jobs import RunConfig, RunStatus, State
-from facellm.run_view import head_html, results_html, run_label, situation
+from facellm.training.jobs import RunConfig, RunStatus, State
+from facellm.training.run_view import head_html, results_html, run_label, situation
 
 
 def run(state: State, name: str = "mine", **facts: Any) -> RunStatus:

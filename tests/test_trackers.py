@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 from rendered_examples import make_examples
 
-from facellm import jobs
-from facellm.checkpoints import last_checkpoint
-from facellm.recipe import RunConfig
-from facellm.trackers import PROJECT
-from facellm.train import train
+from facellm.training import jobs
+from facellm.training.checkpoints import last_checkpoint
+from facellm.training.recipe import RunConfig
+from facellm.training.trackers import PROJECT
+from facellm.training.train import train
 
 
 def made(base: Path, folder: Path, **changes: object) -> Path:

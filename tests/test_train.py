@@ -12,14 +12,14 @@ from rendered_examples import make_examples
 from safetensors.torch import load_file
 from transformers import set_seed
 
-from facellm import jobs
 from facellm.checkpoint import load_checkpoint
 from facellm.config import ROOT
 from facellm.data import Attribute, open_image, sha256_file
 from facellm.errors import FaceLLMError
-from facellm.jobs import RunConfig, State
 from facellm.model import ChatModel, Request, Sampling, Turn
-from facellm.train import train, with_lora
+from facellm.training import jobs
+from facellm.training.jobs import RunConfig, State
+from facellm.training.train import train, with_lora
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from people import nobody_is_refused
 from rendered_examples import make_examples
 from typer.testing import CliRunner
 
-from facellm import jobs
 from facellm.__main__ import app as commands
 from facellm.config import Settings
 from facellm.data import Attribute, Example, content_hash, write_examples
-from facellm.jobs import SnapshotRef, State
-from facellm.run_directory import METRICS, PROCESS, RESULT
-from facellm.run_files import append_json, read_json, write_json
-from facellm.training_tab import Pairs, build_training_tab
+from facellm.training import jobs
+from facellm.training.jobs import SnapshotRef, State
+from facellm.training.run_directory import METRICS, PROCESS, RESULT
+from facellm.training.run_files import append_json, read_json, write_json
+from facellm.training.training_tab import Pairs, build_training_tab
 from tests import served_tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]

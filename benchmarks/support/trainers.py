@@ -22,8 +22,8 @@ from support.training_pairs import SYSTEM, make_pairs, write_llamafactory, write
 from support.watched import Watched, watch
 
 from facellm.data import Example
-from facellm.recipe import RunConfig
-from facellm.run_directory import create_run
+from facellm.training.recipe import RunConfig
+from facellm.training.run_directory import create_run
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent.parent

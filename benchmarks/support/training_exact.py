@@ -23,10 +23,10 @@ from transformers import InternVLProcessor, TrainingArguments
 from facellm.checkpoint import load_checkpoint
 from facellm.conversation import Turn, messages
 from facellm.data import Example, write_examples
-from facellm.recipe import RunConfig
-from facellm.row_trainer import RowTrainer
-from facellm.train import LANGUAGE_LINEARS
-from facellm.training_data import TrainingData
+from facellm.training.recipe import RunConfig
+from facellm.training.row_trainer import RowTrainer
+from facellm.training.train import LANGUAGE_LINEARS
+from facellm.training.training_data import TrainingData
 
 LENGTH = 4096  # tokens; so long that no row is split
 NO_LOSS = -100
