@@ -20,6 +20,7 @@ from facellm.errors import ImageError, ModelError
 from facellm.training import free_memory, jobs
 from facellm.training.branch_attention import branch_attention, layout
 from facellm.training.estimating import Estimate, ExamplesFile, check, estimate
+from facellm.training.lora_linear import fused_lora
 from facellm.training.recipe import RunConfig
 from facellm.training.run_directory import EXAMPLES
 from facellm.training.train import with_lora
@@ -86,9 +87,10 @@ def test_it_counts_steps_and_rows_as_the_trainer_does(of: Callable[..., Estimate
     assert of(share_prefix=False, held_out=0).rows == 64
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
-    """A second layer of a real model keeps what the formula says."""
+def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype, dropout: float) -> None:
+    """A second layer of a real model, computed as the trainer does, keeps what the formula says."""
     length, kept = 64, []
     config = make_config(make_processor(), "1B")
     config.vision_config.num_hidden_layers, config.text_config.vocab_size = 1, 600
@@ -96,7 +98,7 @@ def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
         config.text_config.num_hidden_layers = layers
         config.text_config.layer_types = ["full_attention"] * layers
         base = InternVLForConditionalGeneration(config).to(dtype)
-        model = with_lora(base, RunConfig(base_model="OpenGVLab/InternVL3-1B-hf")).train()
+        model = with_lora(base, RunConfig(base_model="OpenGVLab/InternVL3-1B-hf", dropout=dropout)).train()
         weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
         found: dict[int, torch.UntypedStorage] = {}
 
@@ -108,14 +110,15 @@ def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
 
         mixed = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
         where = layout(torch.tensor([[0] * 24 + [1] * 20 + [2] * 20]), dtype)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed, branch_attention(base):
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, mixed, branch_attention(base), fused_lora(model):
             language = model.get_base_model().model.language_model
             tokens = torch.zeros(1, length, dtype=torch.long)
             last = language(tokens, attention_mask={"full_attention": where}, use_cache=False)
         kept.append(sum(storage.nbytes() for storage in found.values()))
         del last
     shape = Shape(length=length, prefix=24, branches=2, branch=20)
-    assert kept[1] - kept[0] == kept_bytes(Geometry.of(config), method(dtype=dtype), 1, shape)
+    assert kept[1] - kept[0] == kept_bytes(Geometry.of(config), method(dtype=dtype, dropout=dropout > 0), 1, shape)
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [("1B", 1.8, 2.0), ("8B", 15, 17)])

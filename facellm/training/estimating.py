@@ -347,6 +347,7 @@ class _Estimating:
             rank=config.rank,
             checkpointing=config.gradient_checkpointing,
             feature_memory=config.feature_cache_mb * 1024 * 1024,
+            dropout=config.dropout > 0,
         )
 
     def _memory(self, config: RunConfig) -> dict[str, int]:
