@@ -24,6 +24,7 @@ from facellm.training.jobs import RunConfig, State
 from facellm.training.prepare import reserved_names
 from facellm.training.process_files import Process, living, sign
 from facellm.training.run_directory import PROCESS, WAITING
+from facellm.training.run_view import situation
 
 DEADLINE = 120  # seconds for a process to load torch and train a few steps on a busy machine
 EACH_STEP = 1e-6  # minutes between two checkpoints
@@ -168,7 +169,7 @@ def test_a_run_outlives_the_app_and_is_resumed_after_a_kill(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
     run_dir = long_run(runs_dir, examples, untrained_tiny, steps=60, checkpoint_minutes=EACH_STEP)
-    code = "import sys, pathlib; from facellm import jobs; jobs.start(pathlib.Path(sys.argv[1])); print(); input()"
+    code = "import sys, pathlib; from facellm.training import jobs; jobs.start(pathlib.Path(sys.argv[1])); print(); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run_dir)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as app:
@@ -323,12 +324,55 @@ def test_runs_of_other_devices_are_not_waited_for(
     assert places(*runs.values()) == [None] * 5
 
 
+@pytest.mark.parametrize(
+    "there", [{"host": "other", "boot": "another"}, {"host": "other"}, {"pids": "pid:[1]"}], ids=str
+)
+def test_a_process_elsewhere_counts_as_living(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path, there: dict[str, str]
+) -> None:
+    """Another machine or container that has the data directory too; nobody here is stopped in its place."""
+    first, second = (long_run(runs_dir, examples, untrained_tiny) for _ in range(2))
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        sign(first / PROCESS, other.pid, "cpu")
+        signed = json.loads((first / PROCESS).read_text()) | there
+        (first / PROCESS).write_text(json.dumps(signed))
+        found = jobs.status(first)
+        assert found.state is State.RUNNING
+        told = re.escape(f"cannot be seen from here; if that is gone, remove {(first / PROCESS).resolve()}.")
+        assert signed["host"] in found.elsewhere
+        assert situation(found).endswith(found.elsewhere)
+        for refused in (jobs.start, jobs.claim, jobs.stop, jobs.delete):
+            with pytest.raises(BusyError, match=told):
+                refused(first)
+        assert ahead(second, "cpu") == ([] if "boot" in there else ["run-1"]), "another machine has its own device"
+        (first / PROCESS).rename(first / WAITING)
+        assert jobs.status(first).state is State.QUEUED
+        jobs.stop(first)
+        assert jobs.status(first).state is State.MADE
+        assert other.poll() is None
+        (first / PROCESS).write_text(json.dumps(signed))
+        (first / "result.json").write_text('{"state": "stopped"}')
+        ended = jobs.status(first)
+        assert (ended.state, ended.elsewhere, ahead(second, "cpu")) == (State.STOPPED, "", [])
+        other.kill()
+
+
+def test_features_that_a_kill_has_left_are_removed(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path
+) -> None:
+    run_dir = long_run(runs_dir, examples, untrained_tiny)
+    kept = run_dir / "checkpoints" / "checkpoint-1" / "complete.json"
+    for file in (kept, run_dir / "features" / "0.safetensors"):
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+    assert jobs.claim(run_dir, resume=True)
+    assert (kept.exists(), (run_dir / "features").exists()) == (True, False)
+
+
 def test_of_processes_that_start_at_the_same_moment_one_wins(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
-    code = (
-        "import sys, pathlib; from facellm import jobs; jobs.claim(pathlib.Path(sys.argv[1])); print('mine'); input()"
-    )
+    code = "import sys, pathlib; from facellm.training import jobs; jobs.claim(pathlib.Path(sys.argv[1])); print('mine'); input()"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(long_run(runs_dir, examples, untrained_tiny))],
