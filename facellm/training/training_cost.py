@@ -158,8 +158,8 @@ def kept_bytes(geometry: Geometry, method: Method, rows: int, shape: Shape) -> i
 
     For each token: what both norms get, in float32 always; what goes to q, k and v, and to gate and up, in one copy
     each where linear layers are fused and else in five; the queries, what goes to o, four of the inner width, and
-    LoRA's seven of its rank. Attention keeps its inputs and outputs once more, ordered by prefix and branch, each branch
-    with the keys of its prefix; no scores. With dropout there are masks of all that goes into LoRA.
+    LoRA's seven of its rank. Attention keeps its inputs and outputs once more, ordered by prefix and branch, each
+    branch with the keys of its prefix; no scores. With dropout there are masks of all that goes into LoRA.
     """
     mixed = method.size == 2
     tokens, branches = rows * shape.length, rows * shape.branches
