@@ -169,7 +169,10 @@ def test_a_run_outlives_the_app_and_is_resumed_after_a_kill(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
     run_dir = long_run(runs_dir, examples, untrained_tiny, steps=60, checkpoint_minutes=EACH_STEP)
-    code = "import sys, pathlib; from facellm.training import jobs; jobs.start(pathlib.Path(sys.argv[1])); print(); input()"
+    code = (
+        "import sys, pathlib; from facellm.training import jobs; "
+        "jobs.start(pathlib.Path(sys.argv[1])); print(); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run_dir)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as app:
@@ -372,7 +375,10 @@ def test_features_that_a_kill_has_left_are_removed(
 def test_of_processes_that_start_at_the_same_moment_one_wins(
     runs_dir: Path, examples: list[Example], untrained_tiny: Path
 ) -> None:
-    code = "import sys, pathlib; from facellm.training import jobs; jobs.claim(pathlib.Path(sys.argv[1])); print('mine'); input()"
+    code = (
+        "import sys, pathlib; from facellm.training import jobs; "
+        "jobs.claim(pathlib.Path(sys.argv[1])); print('mine'); input()"
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(long_run(runs_dir, examples, untrained_tiny))],
