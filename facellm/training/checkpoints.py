@@ -1,7 +1,8 @@
 """The checkpoints of a run, as its directory tells of them: checkpoints/checkpoint-N with complete.json, written last.
 
-The one surprising fact: a checkpoint without complete.json, or with another size of a file than it says, does not count.
-The process may have been killed, the disk full or the power gone while it was written; then the one before it is taken.
+The one surprising fact: a checkpoint without complete.json, or whose files have other sizes than that says, does not
+count. The process may have been killed, the disk full or the power gone while it was written; then the one before it is
+taken.
 """
 
 import os

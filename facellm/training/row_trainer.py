@@ -112,9 +112,8 @@ class RowTrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Trainer's; it would always do a step, even after the last."""
-        if self.state.global_step >= self.state.max_steps or self.is_over():
-            self.control.should_training_stop = True
-        else:
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps or self.is_over()
+        if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
@@ -122,7 +121,9 @@ class RowTrainer(Trainer):
         if self.is_fsdp_enabled:
             super()._save(output_dir, state_dict)
         else:
-            save_adapter(self.adapted, Path(str(output_dir)))
+            # Into the folder as it is: other processes write to it at the same time.
+            self.adapted.save_pretrained(str(output_dir), save_embedding_layers=False)
+            (Path(str(output_dir)) / "README.md").unlink()
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
         """Add up the gradients of a step's parts; return this process's share of the step's loss."""
@@ -173,7 +174,8 @@ class RowTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The mean loss of the held-out answers' tokens; nothing if the run is stopped meanwhile."""
         loss = self.held_out_loss(self.model_wrapped)
-        if loss is None:
+        if loss is None:  # measured again when the run is resumed at this step
+            self.control.should_save = self.control.should_training_stop = True
             return {}
         metrics = {"eval_loss": loss}
         self.log(metrics)
