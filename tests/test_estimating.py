@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,12 @@ from typer.testing import CliRunner
 
 from facellm.__main__ import app
 from facellm.config import EMBEDDED_BASE, ROOT
-from facellm.data import Example
+from facellm.data import Example, write_examples
 from facellm.errors import ImageError, ModelError
 from facellm.training import free_memory, jobs
 from facellm.training.branch_attention import branch_attention, layout
-from facellm.training.estimating import Estimate, ExamplesFile, check, estimate
+from facellm.training.estimating import Estimate, ExamplesFile, check, disk_budget, estimate
+from facellm.training.lora_linear import fused_lora
 from facellm.training.recipe import RunConfig
 from facellm.training.run_directory import EXAMPLES
 from facellm.training.train import with_lora
@@ -86,9 +88,10 @@ def test_it_counts_steps_and_rows_as_the_trainer_does(of: Callable[..., Estimate
     assert of(share_prefix=False, held_out=0).rows == 64
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
-    """A second layer of a real model keeps what the formula says."""
+def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype, dropout: float) -> None:
+    """A second layer of a real model, computed as the trainer does, keeps what the formula says."""
     length, kept = 64, []
     config = make_config(make_processor(), "1B")
     config.vision_config.num_hidden_layers, config.text_config.vocab_size = 1, 600
@@ -96,7 +99,7 @@ def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
         config.text_config.num_hidden_layers = layers
         config.text_config.layer_types = ["full_attention"] * layers
         base = InternVLForConditionalGeneration(config).to(dtype)
-        model = with_lora(base, RunConfig(base_model="OpenGVLab/InternVL3-1B-hf")).train()
+        model = with_lora(base, RunConfig(base_model="OpenGVLab/InternVL3-1B-hf", dropout=dropout)).train()
         weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
         found: dict[int, torch.UntypedStorage] = {}
 
@@ -108,14 +111,15 @@ def test_what_autograd_keeps_is_known_to_the_byte(dtype: torch.dtype) -> None:
 
         mixed = torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
         where = layout(torch.tensor([[0] * 24 + [1] * 20 + [2] * 20]), dtype)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed, branch_attention(base):
+        hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+        with hooks, mixed, branch_attention(base), fused_lora(model):
             language = model.get_base_model().model.language_model
             tokens = torch.zeros(1, length, dtype=torch.long)
             last = language(tokens, attention_mask={"full_attention": where}, use_cache=False)
         kept.append(sum(storage.nbytes() for storage in found.values()))
         del last
     shape = Shape(length=length, prefix=24, branches=2, branch=20)
-    assert kept[1] - kept[0] == kept_bytes(Geometry.of(config), method(dtype=dtype), 1, shape)
+    assert kept[1] - kept[0] == kept_bytes(Geometry.of(config), method(dtype=dtype, dropout=dropout > 0), 1, shape)
 
 
 @pytest.mark.parametrize(("size", "low", "high"), [("1B", 1.8, 2.0), ("8B", 15, 17)])
@@ -200,6 +204,34 @@ def test_a_full_disk_is_told(of: Callable[..., Estimate]) -> None:
     assert found.disk["vision features"] == 8 * 16 * 128 * 4  # images × tokens × width × float32
     assert not found.fits
     assert of(epochs=2, feature_cache_mb=0, feature_disk_gb=0).disk["vision features"] == 0
+
+
+def test_features_leave_room_on_the_disk_for_what_a_run_must_write(tmp_path: Path) -> None:
+    greedy = RunConfig(base_model=str(EMBEDDED_BASE), feature_disk_gb=1e9)
+    free = shutil.disk_usage(tmp_path).free
+    assert 0 < disk_budget(greedy, tmp_path, 1_000_000) < free - 40 * 1_000_000
+    assert disk_budget(greedy, tmp_path, free) == 0, "the adapter alone would fill it"
+    assert disk_budget(greedy.model_copy(update={"feature_disk_gb": 1e-6}), tmp_path, 1) == 1000
+
+
+def test_a_quantized_base_computes_in_bfloat16(of: Callable[..., Estimate]) -> None:
+    assert (of().dtype, of(quantization="8bit").dtype) == ("float32", "bfloat16")
+
+
+def test_a_file_says_what_a_list_says(examples: list[Example], tmp_path: Path) -> None:
+    """With more images than are looked into."""
+    many = [
+        example.model_copy(update={"images": (str(tmp_path / f"{copy}.png"),)})
+        for copy in range(100)
+        for example in examples[:2]
+    ]
+    for each in many:
+        shutil.copy(examples[0].images[0], each.images[0])
+    write_examples(tmp_path / EXAMPLES, many)
+    config = RunConfig(base_model=str(EMBEDDED_BASE), device="cpu", dtype="float32")
+    found = [estimate(config, source, available=GB) for source in (many, ExamplesFile(tmp_path / EXAMPLES))]
+    assert found[0].memory == found[1].memory
+    assert (found[0].rows, found[0].tokens) == (found[1].rows, found[1].tokens)
 
 
 def test_the_command_says_it_and_exits(examples: list[Example], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An adapter recovered from a merged checkpoint, on the embedded pair: python -m pytest tests/test_extraction.py"""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from rendered_examples import make_examples
 from safetensors.torch import load_file, save_file
+from transformers import InternVLForConditionalGeneration
 from typer.testing import CliRunner
 
 from facellm.__main__ import app
@@ -18,7 +20,7 @@ from facellm.data import Attribute, write_examples
 from facellm.errors import DataError, ModelError
 from facellm.faces import EVALUATION_SEEDS, render, sample
 from facellm.model import ChatModel, Request, Turn
-from facellm.publishing.agreement_gate import Question, default_questions, read_questions
+from facellm.publishing.agreement_gate import Question, answer, compare, default_questions, read_questions
 from facellm.publishing.extraction import Work, decomposed, extract
 from facellm.publishing.merging import merge
 
@@ -85,6 +87,23 @@ def test_the_recovered_adapter_answers_as_the_merged_model_does(
         ]
         assert told[0] == told[1]
         assert told[0] != model.replies(requests), "the base says something else"
+
+
+def test_one_model_at_a_time_is_in_memory(merged: dict[torch.dtype, Path]) -> None:
+    """Also where nothing else makes Python look for cycles."""
+    gc.collect()
+    before = count_models()
+    gc.disable()
+    try:
+        answered = answer(merged[torch.float32], QUESTIONS[:1], device="cpu", dtype=torch.float32)
+        compare(EMBEDDED_BASE, EMBEDDED_ADAPTER, answered, device="cpu", dtype=torch.float32)
+        assert count_models() <= before + 1
+    finally:
+        gc.enable()
+
+
+def count_models() -> int:
+    return sum(type(each) is InternVLForConditionalGeneration for each in gc.get_objects())
 
 
 def test_what_was_merged_comes_back(merged: dict[torch.dtype, Path], tmp_path: Path) -> None:

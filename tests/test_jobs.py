@@ -18,9 +18,12 @@ from facellm.config import EMBEDDED_BASE, ROOT, Settings
 from facellm.data import Attribute, Example, Provenance, content_hash, sha256_file
 from facellm.errors import BusyError, ConfigError, DataError
 from facellm.training import jobs
+from facellm.training.job_queue import ahead
 from facellm.training.jobs import RunConfig, State
 from facellm.training.prepare import reserved_names
-from facellm.training.process_files import living
+from facellm.training.process_files import living, sign
+from facellm.training.run_directory import PROCESS, WAITING
+from facellm.training.run_view import situation
 
 DEADLINE = 90  # seconds for a process to load torch and train a few steps on a busy machine
 
@@ -510,3 +513,48 @@ def test_a_full_disk_is_a_sentence_and_the_run_is_resumed(
     (after,) = json.loads((runs_dir.parent / "after").read_text())
     assert after["state"] == "stopped", after
     assert after["step"] > full["checkpoint_step"]
+
+
+@pytest.mark.parametrize(
+    "there", [{"host": "other", "boot": "another"}, {"host": "other"}, {"pids": "pid:[1]"}], ids=str
+)
+def test_a_process_elsewhere_counts_as_living(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path, there: dict[str, str]
+) -> None:
+    """Another machine or container that has the data directory too; nobody here is stopped in its place."""
+    first, second = (long_run(runs_dir, examples, untrained_tiny) for _ in range(2))
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        sign(first / PROCESS, other.pid, "cpu")
+        signed = json.loads((first / PROCESS).read_text()) | there
+        (first / PROCESS).write_text(json.dumps(signed))
+        found = jobs.status(first)
+        assert found.state is State.RUNNING
+        told = re.escape(f"cannot be seen from here; if that is gone, remove {(first / PROCESS).resolve()}.")
+        assert signed["host"] in found.elsewhere
+        assert situation(found).endswith(found.elsewhere)
+        for refused in (jobs.start, jobs.claim, jobs.stop, jobs.delete):
+            with pytest.raises(BusyError, match=told):
+                refused(first)
+        assert ahead(second, "cpu") == ([] if "boot" in there else ["run-1"]), "another machine has its own device"
+        (first / PROCESS).rename(first / WAITING)
+        assert jobs.status(first).state is State.QUEUED
+        jobs.stop(first)
+        assert jobs.status(first).state is State.MADE
+        assert other.poll() is None
+        (first / PROCESS).write_text(json.dumps(signed))
+        (first / "result.json").write_text('{"state": "stopped"}')
+        ended = jobs.status(first)
+        assert (ended.state, ended.elsewhere, ahead(second, "cpu")) == (State.STOPPED, "", [])
+        other.kill()
+
+
+def test_features_that_a_kill_has_left_are_removed(
+    runs_dir: Path, examples: list[Example], untrained_tiny: Path
+) -> None:
+    run_dir = long_run(runs_dir, examples, untrained_tiny)
+    kept = run_dir / "checkpoints" / "checkpoint-1" / "complete.json"
+    for file in (kept, run_dir / "features" / "0.safetensors"):
+        file.parent.mkdir(parents=True)
+        file.write_text('{"sizes": {}}')
+    assert jobs.claim(run_dir, resume=True)
+    assert (kept.exists(), (run_dir / "features").exists()) == (True, False)

@@ -6,6 +6,7 @@ one nothing is kept but its last hidden states, a thousandth of its scores, sinc
 """
 
 import dataclasses
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,9 @@ def compare(
 
 
 def _loaded(checkpoint: str | Path, device: Device, dtype: torch.dtype) -> LoadedModel:
+    gc.collect()  # an earlier model is in a cycle with its hooks
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     model, processor = load_checkpoint(checkpoint, device=device, dtype=dtype)
     return LoadedModel(None, str(checkpoint), model, processor)
 

@@ -10,7 +10,7 @@ layout can take a mask's place.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,13 @@ class Layout:
     places: Tensor  # of the branches' tokens in the batch, row by row [N × L]; where a branch is shorter, any
     source: Tensor  # of each token of the batch: its place among those of all prefixes, then of all branches
     mask: Tensor  # additive [N, 1, L, prefix + L]
+    _repeated: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def mask_for(self, groups: int) -> Tensor:
+        """The mask of so many queries for each token, one after another; made once, since autograd keeps it."""
+        if groups not in self._repeated:
+            self._repeated[groups] = self.mask.repeat(1, 1, groups, 1)
+        return self._repeated[groups]
 
 
 def layout(segments: Tensor, dtype: torch.dtype) -> Layout:
@@ -108,9 +115,8 @@ def attend(
 
     # The query heads that share a key head are laid one after another, so that keys need no copy for each.
     asking = branches(query).unflatten(2, (-1, groups)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    mask = where.mask.repeat(1, 1, groups, 1)
     of_branches = scaled_dot_product_attention(
-        asking, with_prefix(key), with_prefix(value), attn_mask=mask, scale=scaling
+        asking, with_prefix(key), with_prefix(value), attn_mask=where.mask_for(groups), scale=scaling
     )
     ordered = of_branches.unflatten(2, (groups, -1)).permute(0, 3, 1, 2, 4)
     both = [of_prefixes.transpose(1, 2).reshape(-1, heads * width), ordered.reshape(-1, heads * width)]

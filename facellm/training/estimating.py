@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoProcessor, InternVLProcessor
 
 from facellm.checkpoint import check_kind
 from facellm.conversation import Turn, as_plain_text
-from facellm.data import Example, open_image, read_examples
+from facellm.data import Example, open_image, parse_example, read_examples
 from facellm.errors import ModelError
 from facellm.inputs import count_tiles, prompt_tokens
 from facellm.sources import find_source, is_repository
@@ -59,6 +59,7 @@ LONGEST = 16  # and those with the most characters
 SURE = 0.8  # this share of an estimate is needed for certain
 HUB_TIMEOUT = 3  # seconds
 START_SECONDS = 6  # until torch and transformers are imported and a small base is there
+SPARE_DISK = 100_000_000  # bytes that vision features leave: for logs, and for others
 KEPT_CHECKPOINTS = 3  # two, and the one that is being written
 CHAT_SECONDS = 1  # to load a model for the chat, beside reading its weights
 LOADING = 2e-9  # seconds a weight: a gigabyte a second
@@ -82,6 +83,14 @@ class ExamplesFile:
 
     def __iter__(self) -> Iterator[Example]:
         return read_examples(self.path)
+
+    def some(self, places: Container[int]) -> Iterator[Example]:
+        """Those at these places, from 0; the other lines, which were read once, are not looked into again."""
+        folder = self.path.parent.resolve()
+        with self.path.open("rb") as lines:
+            for place, line in enumerate(lines):
+                if place in places:
+                    yield parse_example(line, folder)
 
 
 @dataclass(frozen=True)
@@ -175,8 +184,24 @@ def estimate(
     shape, processor = _read_base(source, within, config.base_model)
     geometry = Geometry.of(shape)
     sample = _Sample.of(examples, processor)
-    dtype = compute_type(config.dtype, device, geometry.width)
-    return _Estimating(config, geometry, sample, device, available, dtype).result(folder)
+    dtype = compute_type(config, device, geometry.width)
+    return _Estimating(config, geometry, sample, device, available, dtype, folder).result()
+
+
+def disk_budget(config: RunConfig, folder: Path, lora: int) -> int:
+    """Bytes of the disk that vision features may take: as many as the recipe says, but never what a run's end needs.
+
+    Args:
+        folder: the run's.
+        lora: how many weights the adapter has.
+    """
+    left = shutil.disk_usage(folder).free - sum(_written(lora).values()) - SPARE_DISK
+    return max(0, min(int(config.feature_disk_gb * 1e9), left))
+
+
+def _written(lora: int) -> dict[str, int]:
+    """Bytes that a run writes in any case."""
+    return {"checkpoints": KEPT_CHECKPOINTS * lora * (LORA_BYTES - 4), "adapter": 4 * lora}
 
 
 def check(found: Estimate) -> None:
@@ -201,19 +226,19 @@ class _Sample:
     @classmethod
     def of(cls, examples: Iterable[Example], processor: InternVLProcessor) -> "_Sample":
         characters: Counter[tuple[str, ...]] = Counter()
-        pairs = 0
-        for example in examples:
+        places: dict[tuple[str, ...], list[int]] = {}
+        for place, example in enumerate(examples):
             characters[example.images] += len(example.question) + len(example.answer)
-            pairs += 1
+            places.setdefault(example.images, []).append(place)
+        pairs = sum(map(len, places.values()))
         if not pairs:
             raise ModelError("There is no pair to train on, so nothing can be estimated. Accept some pairs first.")
         names = list(characters)
         spread = names[:: max(1, len(names) // SAMPLE)]
         most = [name for name, _ in characters.most_common(LONGEST)]
         wanted: dict[tuple[str, ...], list[Example]] = {name: [] for name in [*spread, *most]}
-        for example in examples:
-            if example.images in wanted:
-                wanted[example.images].append(example)
+        for example in _some(examples, {place for name in wanted for place in places[name]}):
+            wanted[example.images].append(example)
         encoder = _Encoder(processor)
         started = time.perf_counter()
         encoded = {name: [encoder.pair(example) for example in some] for name, some in wanted.items()}
@@ -266,6 +291,12 @@ class _Sample:
         return math.ceil(trained / max(1, round(config.batch_size * rows / self.pairs)))
 
 
+def _some(examples: Iterable[Example], places: Container[int]) -> Iterable[Example]:
+    if isinstance(examples, ExamplesFile):
+        return examples.some(places)
+    return (example for place, example in enumerate(examples) if place in places)
+
+
 def _rows(pairs: Sequence[Pair], config: RunConfig) -> list[Row]:
     """These pairs of the same images in rows; one that is too long, which the trainer will refuse, has one alone."""
     longest = max(config.max_length, *map(len, pairs))
@@ -315,8 +346,9 @@ class _Estimating:
     device: str
     available: int
     dtype: torch.dtype
+    folder: Path | None
 
-    def result(self, folder: Path | None) -> Estimate:
+    def result(self) -> Estimate:
         config, load = self.config, self.sample.load(self.config)
         rows = max(1, round(load.rows * (1 - load.held)))
         times = self._times(load)
@@ -332,13 +364,14 @@ class _Estimating:
             times={name: round(seconds, 1) for name, seconds in times.items()},
             memory=self._memory(config),
             disk=self._disk(load),
-            disk_available=None if folder is None else shutil.disk_usage(folder).free,
+            disk_available=None if self.folder is None else shutil.disk_usage(self.folder).free,
             base_model=config.base_model,
         )
         return dataclasses.replace(found, advice=self._advice(found))
 
     def _method(self, config: RunConfig) -> Method:
-        dtype = self.dtype if config.dtype == self.config.dtype else getattr(torch, config.dtype)
+        same = (config.dtype, config.quantization) == (self.config.dtype, self.config.quantization)
+        dtype = self.dtype if same else compute_type(config, self.device, self.geometry.width)
         return Method(
             device=self.device,
             dtype=dtype,
@@ -347,6 +380,7 @@ class _Estimating:
             rank=config.rank,
             checkpointing=config.gradient_checkpointing,
             feature_memory=config.feature_cache_mb * 1024 * 1024,
+            dropout=config.dropout > 0,
         )
 
     def _memory(self, config: RunConfig) -> dict[str, int]:
@@ -372,7 +406,7 @@ class _Estimating:
     def _looks(self, load: Load) -> float:
         """How many images go through the tower in all: each once, and again where its features are not kept."""
         method = self._method(self.config)
-        room = method.feature_memory + self.config.feature_disk_gb * 1e9
+        room = method.feature_memory + self._disk_budget()
         needed = feature_bytes(self.geometry, load, method)
         kept = 1.0 if needed <= room else room / needed
         seen = min(1.0, load.epochs * (1 - load.held) + load.held)
@@ -395,15 +429,18 @@ class _Estimating:
         load_again = geometry.weights * LOADING + CHAT_SECONDS
         return load_again + _seconds(reading, speed) + math.ceil(questions / 32) * GENERATED * token
 
+    @property
+    def _lora(self) -> int:
+        return self.geometry.rank_weights * self.config.rank
+
+    def _disk_budget(self) -> int:
+        if self.folder is None:
+            return int(self.config.feature_disk_gb * 1e9)
+        return disk_budget(self.config, self.folder, self._lora)
+
     def _disk(self, load: Load) -> dict[str, int]:
-        method = self._method(self.config)
-        lora = self.geometry.rank_weights * method.rank
-        spilled = min(disk_features(self.geometry, load, method), int(self.config.feature_disk_gb * 1e9))
-        return {
-            "vision features": spilled,
-            "checkpoints": KEPT_CHECKPOINTS * lora * (LORA_BYTES - 4),
-            "adapter": 4 * lora,
-        }
+        spilled = min(disk_features(self.geometry, load, self._method(self.config)), self._disk_budget())
+        return {"vision features": spilled} | _written(self._lora)
 
     def _advice(self, found: Estimate) -> str:
         if not found.disk_fits:
@@ -455,10 +492,9 @@ class _Estimating:
     def _disk_advice(self, found: Estimate) -> str:
         assert found.disk_available is not None
         needs = ", ".join(f"{_size(size)} for {name}" for name, size in found.disk.items() if size)
-        help_ = "set feature_disk_gb=0, or free some space" if found.disk["vision features"] else "free some space"
         return (
             f"Training {_short(found.base_model)} needs {_size(sum(found.disk.values()))} of the disk ({needs}) and "
-            f"{_size(found.disk_available)} are free: {help_}."
+            f"{_size(found.disk_available)} are free: free some space."
         )
 
 

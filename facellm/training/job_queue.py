@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from facellm.config import has_gpu
-from facellm.training.process_files import Process, living, sign
+from facellm.training.process_files import Process, living, sign, this_boot
 from facellm.training.recipe import RunConfig
 from facellm.training.run_directory import CONFIG, PROCESS, WAITING, load_record
 
@@ -61,20 +61,29 @@ def ahead(run_dir: Path, device: str, ticket: int | None = None) -> list[str]:
     going = [
         name
         for process, name in _signed_in(run_dir.parent, PROCESS)
-        if process.device == device and not (process.is_me and name == run_dir.name)
+        if (name == run_dir.name and not process.is_me) or (name != run_dir.name and _shares(process, device))
     ]
     waiting = [
         (process.ticket, name)
         for process, name in _signed_in(run_dir.parent, WAITING)
-        if process.device == device and name != run_dir.name and (ticket is None or process.ticket < ticket)
+        if name != run_dir.name and _shares(process, device) and (ticket is None or process.ticket < ticket)
     ]
     return going + [name for _, name in sorted(waiting)]
 
 
 def place(run_dir: Path, waiting: Process) -> int:
     """Which one of the queue of its device a process is, from 1; the one that trains does not count."""
-    queue = [process for process, _ in _signed_in(run_dir.parent, WAITING) if process.device == waiting.device]
+    queue = [
+        process
+        for process, _ in _signed_in(run_dir.parent, WAITING)
+        if (process.device, process.boot) == (waiting.device, waiting.boot)
+    ]
     return 1 + sum(process.ticket < waiting.ticket for process in queue)
+
+
+def _shares(process: Process, device: str) -> bool:
+    """Whether a process takes this machine's device, or is about to; another machine has its own."""
+    return process.device == device and process.boot == this_boot()
 
 
 def _signed_in(runs_dir: Path, file: str) -> list[tuple[Process, str]]:

@@ -25,7 +25,7 @@ from facellm.training.checkpoints import FOLDER as CHECKPOINTS
 from facellm.training.checkpoints import tidy
 from facellm.training.disk_space import full_disk_is_told, hold_reserve
 from facellm.training.job_queue import ahead, alone, device_of, enter, leave
-from facellm.training.process_files import Process, living, sign
+from facellm.training.process_files import Process, living, sign, where_it_is
 from facellm.training.recipe import RunConfig, changes_from, recipe
 from facellm.training.run_directory import (
     ADAPTER,
@@ -167,7 +167,7 @@ def claim(run_dir: Path, *, wait: bool = False, resume: bool = False, stopping: 
             if not wait and before != [run_dir.name]:  # whose former process is about to end
                 raise BusyError(
                     f"The run {before[0]} is going; only one can train at a time on this {device}. Let this one wait "
-                    "with --wait, or stop that one."
+                    f"with --wait, or stop that one.{where_it_is(run_dir.parent / before[0] / PROCESS)}"
                 )
             if mine is None:
                 enter(run_dir, os.getpid(), device)
@@ -188,7 +188,7 @@ def _take(run_dir: Path, device: str, resume: bool) -> None:
     tidy(run_dir)  # after a kill: a checkpoint that was just being written, and may fill the disk
     hold_reserve(run_dir)
     sign(run_dir / PROCESS, os.getpid(), device)
-    for name in (RESULT, STOP, STAGE) if resume else WRITTEN:
+    for name in (RESULT, STOP, STAGE, FEATURES) if resume else WRITTEN:  # left features would fill no budget
         if (run_dir / name).is_dir():
             shutil.rmtree(run_dir / name)
         else:
@@ -205,11 +205,13 @@ def _check_may_start(run_dir: Path, resume: bool) -> None:
     """Complain if a run cannot be started, or resumed, in its state; a process may always take over its own."""
     run = status(run_dir)
     if run.state in (State.RUNNING, State.QUEUED):
-        process = living(run_dir / (PROCESS if run.state is State.RUNNING else WAITING))
+        file = run_dir / (PROCESS if run.state is State.RUNNING else WAITING)
+        process = living(file)
         if process is None or process.is_me:
             return
         raise BusyError(
             f"The run {run.name} is {'going' if run.state is State.RUNNING else 'waiting for its turn'} already."
+            f"{where_it_is(file)}"
         )
     if run.state is State.FINISHED:
         if resume:
@@ -234,14 +236,19 @@ def stop(run_dir: Path) -> None:
 
     One that trains saves a checkpoint and its adapter and ends within a step; one that waits leaves the queue at once
     and is what it was before.
+
+    Raises:
+        BusyError: it trains on another machine or in another container, which has to stop it.
     """
     run_dir = run_dir.resolve()
     if not (run_dir / CONFIG).is_file():
         return
     with alone(run_dir.parent):
         if waits := living(run_dir / WAITING):
-            leave(run_dir)
+            leave(run_dir)  # its process, wherever it is, sees that
             _terminate(waits)
+        elif told := where_it_is(run_dir / PROCESS):
+            raise BusyError(f"The run {run_dir.name} can only be stopped where it trains.{told}")
         elif trains := living(run_dir / PROCESS):
             with suppress(OSError):  # a full disk: it is asked all the same
                 (run_dir / STOP).touch()
@@ -249,6 +256,8 @@ def stop(run_dir: Path) -> None:
 
 
 def _terminate(process: Process) -> None:
+    if process.is_elsewhere:
+        return
     with suppress(ProcessLookupError):  # it has ended since
         os.kill(process.pid, signal.SIGTERM)
 
@@ -266,9 +275,14 @@ def delete(run_dir: Path) -> None:
     run_dir = run_dir.resolve()
     with alone(run_dir.parent):
         if living(run_dir / PROCESS):
-            raise BusyError(f"The run {run_dir.name} is going. Stop it before you delete it.")
+            raise BusyError(
+                f"The run {run_dir.name} is going. Stop it before you delete it.{where_it_is(run_dir / PROCESS)}"
+            )
         if living(run_dir / WAITING):
-            raise BusyError(f"The run {run_dir.name} waits for its turn. Stop it before you delete it.")
+            raise BusyError(
+                f"The run {run_dir.name} waits for its turn. Stop it before you delete it."
+                f"{where_it_is(run_dir / WAITING)}"
+            )
         try:
             (run_dir / CONFIG).unlink()  # from here on it is no run, so nobody sees half of one
             shutil.rmtree(run_dir)

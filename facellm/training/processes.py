@@ -6,7 +6,8 @@
         read(...)                   what ends one of them here ends them all
 
 A launcher starts them: accelerate launch, torchrun or Ray. The one surprising fact: whoever fails writes the result,
-whatever its rank. The first process may wait on a GPU for the failed one, and is then killed before it can write.
+whatever its rank, once it was let in. The first process may wait on a GPU for the failed one, and is then killed before
+it can write.
 """
 
 from collections.abc import Iterator
@@ -34,19 +35,29 @@ class Team:
 
     def __init__(self, launched: Launched) -> None:
         self.rank, self.size, self.local_size, self.sharded = launched
+        self.joined = False
 
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
+    def may_write_end(self, *, failed: bool) -> bool:
+        """Whether how the run ended is for this process to say, where no other has.
+
+        That is the first one, and one that has failed among the others; one that was never let in has no part in it.
+        """
+        return self.is_first or (failed and self.joined)
+
     def join(self, *, on_cpu: bool) -> None:
         """Wait until all are there; on a GPU, choose this process's own."""
         if self.size == 1:
+            self.joined = True
             return
         # Each process needs the whole vision tower, while this would load weights in the first one alone.
         disable_fsdp_ram_efficient_loading()
         PartialState(cpu=on_cpu, timeout=PATIENCE)
+        self.joined = True
 
     def leave(self) -> None:
         """Wait for all a last time; from here on each process is alone."""

@@ -123,7 +123,7 @@ class RowTrainer(Trainer):
         else:
             # Into the folder as it is: other processes write to it at the same time.
             self.adapted.save_pretrained(str(output_dir), save_embedding_layers=False)
-            (Path(str(output_dir)) / "README.md").unlink()
+            (Path(str(output_dir)) / "README.md").unlink(missing_ok=True)
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
         """Add up the gradients of a step's parts; return this process's share of the step's loss."""

@@ -14,7 +14,7 @@ from typing import Any
 from facellm.errors import ConfigError, DataError
 from facellm.training.checkpoints import last_checkpoint
 from facellm.training.job_queue import place
-from facellm.training.process_files import living, signed, this_boot
+from facellm.training.process_files import living, signed, this_boot, where_it_is
 from facellm.training.recipe import RunConfig, portable_name
 from facellm.training.run_directory import (
     ADAPTER,
@@ -70,6 +70,7 @@ class RunStatus:
     checkpoint_step: int | None = None  # of the last checkpoint
     can_resume: bool = False
     error: str | None = None
+    elsewhere: str = ""  # a sentence, after a blank, where its process is on another machine or in another container
     stopping: bool = False  # asked to stop, and still running
     adapter: Path | None = None  # only of a run that has ended
     result: dict[str, Any] | None = None  # result.json
@@ -134,6 +135,7 @@ def _read_status(run_dir: Path) -> RunStatus:
         checkpoint_step=checkpoint.step if checkpoint else None,
         can_resume=checkpoint is not None and state in (State.STOPPED, State.FAILED),
         error=None if waiting else error,
+        elsewhere=where_it_is(run_dir / (WAITING if waiting else PROCESS)),
         stopping=running and (run_dir / STOP).exists(),
         adapter=run_dir / ADAPTER if has_adapter else None,
         result=result,

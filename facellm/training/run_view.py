@@ -58,9 +58,9 @@ def situation(run: RunStatus, runs: Sequence[RunStatus] = ()) -> str:
         case State.MADE:
             return "Made, but not started."
         case State.QUEUED:
-            return _waiting(run, runs)
+            return _waiting(run, runs) + run.elsewhere
         case State.RUNNING:
-            return _going(run)
+            return _going(run) + run.elsewhere
         case State.FINISHED:
             return _finished(run)
         case State.STOPPED:

@@ -2,12 +2,11 @@
 
     geometry = Geometry.of(AutoConfig.from_pretrained(folder))
     memory(geometry, load, method)          bytes by part
-    operations(geometry, load, method)      multiply-adds by part, and bytes gone through beside them
+    training(geometry, load, method)        operations of an epoch: of products, bytes gone through, and calls
 
-What autograd keeps was counted on a real model with saved-tensor hooks, and the formula gives that count to the byte.
-The one surprising fact: with mixed precision each of LoRA's seven inputs is kept again as a copy in bfloat16, so a
-token takes not half of float32's memory but five eighths; and where the weights are not bfloat16 themselves, a copy
-of every one of them is kept as well.
+What autograd keeps was counted on a real model with saved-tensor hooks, as the trainer computes it, and the formula
+gives that count to the byte. The one surprising fact: dropout costs more than the layers' own inputs, since each of
+LoRA's seven inputs is then kept as a copy with a mask beside it; without, those that are one tensor are kept once.
 """
 
 from dataclasses import dataclass
@@ -131,11 +130,17 @@ class Method:
     rank: int
     checkpointing: bool
     feature_memory: int  # bytes
+    dropout: bool = False
 
     @property
     def size(self) -> int:
         """Bytes of a number."""
         return self.dtype.itemsize
+
+    @property
+    def fused(self) -> bool:
+        """Whether a linear layer and its LoRA are one operation, see `lora_linear`."""
+        return self.quantization == "none" and not self.dropout
 
 
 def _count(module: nn.Module) -> int:
@@ -151,22 +156,30 @@ def weight_bytes(geometry: Geometry, method: Method) -> int:
 def kept_bytes(geometry: Geometry, method: Method, rows: int, shape: Shape) -> int:
     """What autograd keeps of one layer for these rows.
 
-    For each token in float32: four tensors as wide as the model (what both norms get, and what goes to q and to gate),
-    the queries, what goes to o, four of the inner width, and LoRA's seven of its rank. Attention keeps its inputs and
-    outputs once more, ordered by prefix and branch, each branch with the keys of its prefix; no scores, but the mask.
+    For each token: what both norms get, in float32 always; what goes to q, k and v, and to gate and up, in one copy
+    each where linear layers are fused and else in five; the queries, what goes to o, four of the inner width, and
+    LoRA's seven of its rank. Attention keeps its inputs and outputs once more, ordered by prefix and branch, each
+    branch with the keys of its prefix; no scores. With dropout there are masks of all that goes into LoRA.
     """
     mixed = method.size == 2
     tokens, branches = rows * shape.length, rows * shape.branches
     above, below = rows * shape.prefix, branches * shape.branch
-    numbers = tokens * ((5 if mixed else 2) * geometry.width + 4 * geometry.inner + 7 * method.rank)
+    inputs = 5 if method.dropout or (mixed and not method.fused) else 2
+    numbers = tokens * (inputs * geometry.width + 4 * geometry.inner + 7 * method.rank)
     numbers += (2 * tokens + 3 * above + 2 * below) * geometry.attention_width
     numbers += 2 * branches * (shape.prefix + shape.branch) * geometry.key_width
-    groups = geometry.attention_width // geometry.key_width
-    numbers += groups * below * (shape.prefix + shape.branch)
     if mixed:  # LoRA's own weights as they are multiplied
         numbers += method.rank * geometry.rank_weights // geometry.layers
-    norms = tokens * 2 * (geometry.width + 1) * 4  # computed in float32 always; there the input itself is kept
-    return numbers * method.size + norms + (above + below) * geometry.heads * 4
+    norms = tokens * 2 * (geometry.width + 1) * 4
+    dropped = tokens * (5 * geometry.width + geometry.attention_width + geometry.inner) if method.dropout else 0
+    masks = dropped * (4 if method.device == "cpu" else 1)
+    return numbers * method.size + norms + masks + (above + below) * geometry.heads * 4
+
+
+def mask_bytes(geometry: Geometry, method: Method, rows: int, shape: Shape) -> int:
+    """Of attention's mask, which all layers share: once as it is, and once repeated for the queries of a key head."""
+    groups = geometry.attention_width // geometry.key_width
+    return (1 + groups) * rows * shape.branches * shape.branch * (shape.prefix + shape.branch) * method.size
 
 
 def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
@@ -186,7 +199,7 @@ def memory(geometry: Geometry, load: Load, method: Method) -> dict[str, int]:
         "process": PROCESS[method.device],
         "base weights": weight_bytes(geometry, method),
         "LoRA, gradients and AdamW": LORA_BYTES * geometry.rank_weights * method.rank,
-        "activations": int((activations + passing) * HELD_BACK),
+        "activations": int((activations + passing + mask_bytes(geometry, method, rows, load.longest)) * HELD_BACK),
         "head": HEAD_COPIES * chunk + 2 * answers * geometry.width * 4,
         "vision tower": vision_bytes(geometry, load, method),
         "kept vision features": min(method.feature_memory, feature_bytes(geometry, load, method)),

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from facellm.calibration import faster_training_type, fastest
+from facellm.training.recipe import RunConfig
 
 LAYER_CALL = 0.0008  # seconds that a layer takes in one direction, however small it is
 MOST_WEIGHTS, MOST_PRODUCTS = 2**24, 10**10  # of a trial's layer
@@ -65,10 +66,17 @@ def _finished(result: torch.Tensor) -> None:
         torch.cuda.synchronize()
 
 
-def compute_type(wanted: str, device: str, width: int) -> torch.dtype:
-    """The type in which a run computes: the wanted one; with "auto", bfloat16 where this processor is faster in it."""
-    if wanted != "auto":
-        return torch.float32 if wanted == "float32" else torch.bfloat16
+def compute_type(config: RunConfig, device: str, width: int) -> torch.dtype:
+    """The type in which a run computes: the wanted one; with "auto", bfloat16 where this processor is faster in it.
+
+    Args:
+        device: "cpu" or "cuda".
+        width: of the language model.
+    """
+    if config.quantization != "none":  # bitsandbytes widens its weights to bfloat16 only
+        return torch.bfloat16
+    if config.dtype != "auto":
+        return torch.float32 if config.dtype == "float32" else torch.bfloat16
     if device == "cuda":
         return torch.bfloat16
     return faster_training_type(width)

@@ -236,10 +236,10 @@ class _Tuning:
         """The run saves a checkpoint and its adapter first; the next looks will show it as stopped."""
         try:
             check(self._refusal, request, "stop a run")
+            jobs.stop(self._runs_dir / selected)
         except FaceLLMError as error:
             _warn("Not stopped", error)
             return gr.skip()
-        jobs.stop(self._runs_dir / selected)
         return gr.update(value=STOPPING, interactive=False)
 
     def ask_delete(self, selected: str) -> list[Any]:
