@@ -251,7 +251,7 @@ def test_of_two_that_resume_one_run_one_wins(runs_dir: Path, examples: list[Exam
 def checkpoint(run_dir: Path, step: int) -> None:
     folder = run_dir / "checkpoints" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    (folder / "complete.json").write_text("{}")
+    (folder / "complete.json").write_text('{"sizes": {}}')
 
 
 def test_which_runs_can_be_started_and_resumed(runs_dir: Path, examples: list[Example], untrained_tiny: Path) -> None:
