@@ -70,11 +70,7 @@ def load_checkpoint(
             raise ModelError(
                 f"The memory of {target} is too small for {checkpoint}. Choose a smaller model."
             ) from error
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ModelError(
-            f"The model {checkpoint} cannot be loaded: {reason}. "
-            "Expected a folder, or a repository of the Hugging Face Hub, that holds an InternVL checkpoint."
-        ) from error
+        raise _unloadable(checkpoint, error) from error
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
@@ -84,6 +80,29 @@ def load_checkpoint(
     if target.type == "cpu" and dtype is None and quantization == "none":
         model = model.to(faster_type(model))
     return model.eval(), processor
+
+
+def language_width(checkpoint: str | Path) -> int:
+    """The width of a checkpoint's language model, without loading it.
+
+    Raises:
+        ModelError: there is no such checkpoint, or it is not an InternVL model.
+    """
+    source, subfolder = find_source(checkpoint, "model")
+    try:
+        config = AutoConfig.from_pretrained(source, subfolder=subfolder)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unloadable(checkpoint, error) from error
+    check_kind(config, str(checkpoint))
+    return int(config.get_text_config().hidden_size)
+
+
+def _unloadable(checkpoint: str | Path, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return ModelError(
+        f"The model {checkpoint} cannot be loaded: {reason}. "
+        "Expected a folder, or a repository of the Hugging Face Hub, that holds an InternVL checkpoint."
+    )
 
 
 def check_kind(config: Any, checkpoint: str) -> None:

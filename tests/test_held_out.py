@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from rendered_examples import make_examples
 from safetensors.torch import load_file, save_file
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from facellm.checkpoint import load_checkpoint
 from facellm.config import EMBEDDED_ADAPTER, EMBEDDED_BASE, Settings
 from facellm.data import Example, write_examples
+from facellm.errors import DataError
 from facellm.training import jobs
 from facellm.training.prepare import configure
 from facellm.training.recipe import RunConfig, portable_name
@@ -152,3 +154,24 @@ def test_an_adapter_that_cannot_be_measured_fails_no_run(
     assert found["attributes"].keys() == {"faces", "seed", "base", "run"}
     assert "other" in found["not_measured"] and "\n" not in found["not_measured"]
     assert re.search(why, found["not_measured"]), found["not_measured"]
+
+
+def test_an_adapter_in_use_that_adapts_few_layers_is_measured(untrained_tiny: Path, tmp_path: Path) -> None:
+    """As many do: queries and values only. Its loss is its own, and the layers that it leaves are the base's."""
+    base, _ = load_checkpoint(untrained_tiny, device="cpu")
+    torch.manual_seed(0)
+    few = LoraConfig(r=4, target_modules=r"model\.language_model\..*\.(q|v)_proj", init_lora_weights=False)
+    get_peft_model(base, few).save_pretrained(tmp_path / "few")
+    examples = make_examples(tmp_path / "images", 8)
+    found = result(run(tmp_path, examples, base_model=str(untrained_tiny), compare_with=str(tmp_path / "few")))
+    losses = found["held_out"]
+    assert "not_measured" not in found
+    assert len({losses["base"], losses["run"], losses["in_use"]}) == 3
+
+
+def test_no_run_without_an_image_to_learn_from(untrained_tiny: Path, tmp_path: Path) -> None:
+    """All pairs show the same two images, of which one is held out."""
+    images = [each.images[0] for each in make_examples(tmp_path / "images", 2)[::8]]
+    examples = [each.model_copy(update={"images": tuple(images)}) for each in make_examples(tmp_path / "images", 2)]
+    with pytest.raises(DataError, match="held_out is 0.5, and no image is left to train on"):
+        run(tmp_path, examples, base_model=str(untrained_tiny), held_out=0.5)

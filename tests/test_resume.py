@@ -142,3 +142,27 @@ def test_a_run_that_would_have_ended_early_does_so_after_a_stop(untrained_tiny: 
         found.append((curve(run_dir), result_of(run_dir)))
     assert found[0][1]["early_stop"]
     assert found[0] == found[1]
+
+
+def test_nothing_is_trained_after_the_last_step(untrained_tiny: Path, tmp_path: Path) -> None:
+    """Five steps do not end an epoch of three; the run was killed after the last of them."""
+    run_dir = make_run(tmp_path, untrained_tiny, epochs=1, max_steps=5)
+    train(run_dir)
+    before = curve(run_dir)
+    again = make_run(tmp_path, untrained_tiny, epochs=1, max_steps=5, checkpoint_minutes=1e-6)
+    train(again, stop=StopAt(lambda: len(jobs.metrics(again)) >= 5))
+    assert jobs.status(again).checkpoint_step == 5
+    train(again, resume=True)
+    assert curve(again) == before
+
+
+def test_a_damaged_checkpoint_is_passed_over(untrained_tiny: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    """As the power leaves it when it goes: the file is there, and empty."""
+    run_dir = make_run(tmp_path, untrained_tiny, checkpoint_minutes=1e-6)
+    train(run_dir, stop=StopAt(lambda: len(jobs.metrics(run_dir)) >= 5))
+    last = jobs.status(run_dir).checkpoint_step
+    assert last is not None
+    (run_dir / "checkpoints" / f"checkpoint-{last}" / "adapter_model.safetensors").write_bytes(b"")
+    assert jobs.status(run_dir).checkpoint_step == last - 1
+    train(run_dir, resume=True)
+    assert curve(run_dir) == curve(uninterrupted)

@@ -133,7 +133,7 @@ def test_a_step_has_as_many_pairs_as_were_asked_for_however_few_rows_are_compute
         curves.append([(line["loss"], line["tokens"]) for line in jobs.metrics(run_dir)])
     assert [len(curve) for curve in curves] == [2, 2, 2]
     for curve in curves[1:]:
-        assert [loss for loss, _ in curve] == pytest.approx([loss for loss, _ in curves[0]], rel=1e-4)
+        assert [loss for loss, _ in curve] == pytest.approx([loss for loss, _ in curves[0]], rel=1e-3)
         assert [tokens for _, tokens in curve] == [tokens for _, tokens in curves[0]]
 
 
@@ -190,9 +190,7 @@ def test_stop_is_heard_before_the_first_step(untrained_tiny: Path, tmp_path: Pat
     (tmp_path / missing).unlink(missing_ok=True)
     train(run_dir, stop=StopAfter(looks))
     assert jobs.status(run_dir).state is State.STOPPED
-    assert json.loads((run_dir / "result.json").read_text()).keys() == {
-        *("state", "versions", "seconds", "peak_memory_mb")
-    }
+    assert json.loads((run_dir / "result.json").read_text()).keys() == {"state", "versions", "seconds"}
     assert not (run_dir / "adapter").exists()
 
 

@@ -80,5 +80,7 @@ def _is_plain(layer: Linear) -> bool:
 def _forward(layer: Linear, states: Tensor) -> Tensor:
     (name,) = layer.active_adapters
     base: Any = layer.get_base_layer()
+    if name not in layer.lora_A:  # another adapter may leave this layer as it is
+        return base(states)
     down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
     return _LoraLinear.apply(states, base.weight, base.bias, down, up, layer.scaling[name])

@@ -29,7 +29,7 @@ def held_out_losses(trainer: RowTrainer, progress: Progress, config: RunConfig) 
     """`held_out` of result.json: how many pairs were held out, and the loss on them of base, run and adapter in use."""
     data = trainer.data
     best = progress.best
-    if not data.held_out or best is None:
+    if not data.held_out or best is None or progress.measured[0].step:
         return {}
     run = best if config.patience else progress.measured[-1]
     losses: dict[str, float | None] = {"base": progress.measured[0].loss, "run": run.loss}
@@ -38,12 +38,12 @@ def held_out_losses(trainer: RowTrainer, progress: Progress, config: RunConfig) 
         losses[IN_USE] = None if config.compared is None else _loss_of(trainer, config.compared)
     except (FaceLLMError, OSError, ValueError, RuntimeError) as error:  # PEFT's of an adapter that does not fit
         missed = {NOT_MEASURED: f"The adapter in use, {config.compare_with}, was not measured: {_line(error)}"}
-    images = len({image for row in data[data.held_out] for image in row.images})
+    images = data.image_count(data.held_out)
     named = {"in_use": None if config.compare_with is None else _name(config.compare_with)}
     return {"held_out": {"images": images, "pairs": data.pairs[1]} | losses, "best_step": best.step} | named | missed
 
 
-def _loss_of(trainer: RowTrainer, adapter: str) -> float:
+def _loss_of(trainer: RowTrainer, adapter: str) -> float | None:
     """The held-out loss of another adapter on the same base, which is taken off again."""
     read_adapter(adapter)  # PEFT would load what cannot answer beside the base, too
     place, within = find_source(adapter, "adapter")

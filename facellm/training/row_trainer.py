@@ -8,7 +8,7 @@ in chunks (see `answer_loss`), and so the model's `logits` are hidden states her
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,8 @@ class RowTrainer(Trainer):
         self.base: InternVLForConditionalGeneration = model.get_base_model()  # type: ignore[assignment]
         if self.is_fsdp_enabled:
             spare_the_eyes(self.accelerator, self.base)
+        self.is_over: Callable[[], bool] = lambda: False  # asked before an epoch: nothing is left to be learnt
+        self.is_stopped: Callable[[], bool] = lambda: False  # asked between parts of a measurement
         self.seen = 0  # tokens that this process has trained on, filling not counted
 
     def create_accelerator_and_postprocess(self) -> None:
@@ -102,6 +104,26 @@ class RowTrainer(Trainer):
     def _collate(self, parts: Sequence[Sequence[Row]]) -> Step:
         stand_in = self.data[self.data.training[:1]] if any(not rows for rows in parts) else []
         return {"parts": [collate(rows) if rows else _unlearnt(stand_in) for rows in parts]}
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What holds for the whole run, however often it is resumed."""
+        return {"dtype": str(self.compute_dtype).removeprefix("torch."), "kernel": str(self.kernel)}
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer's; it would always do a step, even after the last."""
+        self.control.should_training_stop |= self.state.global_step >= self.state.max_steps or self.is_over()
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A checkpoint's weights: the adapter. Trainer's own asks the Hub about the base each time."""
+        if self.is_fsdp_enabled:
+            super()._save(output_dir, state_dict)
+        else:
+            # Into the folder as it is: other processes write to it at the same time.
+            self.adapted.save_pretrained(str(output_dir), save_embedding_layers=False)
+            (Path(str(output_dir)) / "README.md").unlink(missing_ok=True)
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:
         """Add up the gradients of a step's parts; return this process's share of the step's loss."""
@@ -150,23 +172,34 @@ class RowTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The mean loss of the held-out answers' tokens."""
-        metrics = {"eval_loss": self.held_out_loss(self.model_wrapped)}
+        """The mean loss of the held-out answers' tokens; nothing if the run is stopped meanwhile."""
+        loss = self.held_out_loss(self.model_wrapped)
+        if loss is None:  # measured again when the run is resumed at this step
+            self.control.should_save = self.control.should_training_stop = True
+            return {}
+        metrics = {"eval_loss": loss}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def held_out_loss(self, model: nn.Module) -> float:
-        """The same of any model that has this base."""
+    def held_out_loss(self, model: nn.Module) -> float | None:
+        """The same of any model that has this base; None if the run is stopped meanwhile."""
         was_training = model.training
         model.eval()
+        try:
+            return self._held_out_loss(model)
+        finally:
+            model.train(was_training)
+
+    def _held_out_loss(self, model: nn.Module) -> float | None:
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         for part in self.steps(self.data.held_out, len(self.data.held_out)).parts(self.data.held_out):
+            if self.is_stopped():
+                return None
             batch = self._prepare_inputs(self._collate([self.data[part]])["parts"][0])
             sums[0] += self.part_loss(model, batch).double()
             sums[1] += answer_places(batch["labels"])[1].numel()
-        model.train(was_training)
         loss, tokens = self.accelerator.reduce(sums, "sum").tolist()
         return float(loss / tokens)
 

@@ -22,16 +22,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import InternVLForConditionalGeneration, TrainingArguments, set_seed
 
-from facellm.calibration import faster_training_type
-from facellm.checkpoint import load_checkpoint
+from facellm.checkpoint import language_width, load_checkpoint
 from facellm.config import launched
 from facellm.data import sha256_file
 from facellm.errors import DataError, ModelError
 from facellm.training.attention import choose_kernel
 from facellm.training.checkpoints import FOLDER as CHECKPOINTS
-from facellm.training.checkpoints import last_checkpoint, tidy
+from facellm.training.checkpoints import Checkpoint, last_checkpoint, tidy
 from facellm.training.disk_space import free_reserve, full_disk_is_told
-from facellm.training.estimating import ExamplesFile, estimate
+from facellm.training.estimating import ExamplesFile, disk_budget, estimate
 from facellm.training.estimating import check as check_fits
 from facellm.training.image_table import Room
 from facellm.training.jobs import State
@@ -44,7 +43,7 @@ from facellm.training.run_files import write_json, write_text
 from facellm.training.trackers import Trackers
 from facellm.training.training_data import TrainingData
 from facellm.training.training_progress import Progress, cut_back
-from facellm.training.training_speed import training_threads
+from facellm.training.training_speed import compute_type, training_threads
 
 LANGUAGE_LINEARS = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -64,17 +63,12 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
     """
     stop = stop or threading.Event()
     team = Team(launched())
-
-    def check_stop() -> None:
-        if stop.is_set():
-            raise Stopped
-
     with _recorded(run_dir, team) as result:
         record = load_record(run_dir)
         config = RunConfig.checked(record["config"], f"{run_dir.name}/config.json")
         team.join(on_cpu=_on_cpu(config))
         with team.together():
-            check_stop()  # importing torch takes seconds
+            _check_stop(stop)  # importing torch takes seconds
             checkpoint = last_checkpoint(run_dir) if resume else None
             if team.is_first:
                 (run_dir / RESULT).unlink(missing_ok=True)
@@ -82,50 +76,79 @@ def train(run_dir: Path, *, stop: threading.Event | None = None, resume: bool = 
         log.info(f"Run {run_dir.name}: {record['pairs']} pairs of {record['images']} images, base {config.base_model}")
         log.info(config.model_dump_json())
         torch.set_num_threads(min(torch.get_num_threads(), max(1, training_threads() // team.local_size)))
-        with team.together():
-            _enter(run_dir, "reading", team)
-            check_stop()
-            if team.is_first and not team.sharded:  # the estimate knows of one process, and whole weights
-                needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
-                log.info(needed.table())
-                check_fits(needed)
-            base, processor = load_checkpoint(
-                config.checkpoint,
-                device="cpu" if team.sharded else config.device,  # what is to be spread over GPUs may fit none of them
-                quantization=config.quantization,
-            )
-        dtype = team.agreed(_compute_dtype(base, config))
-        with team.together():
-            data = TrainingData(run_dir / EXAMPLES, processor, config, check=check_stop)
-            _check_unchanged(run_dir, data.sha256, record["examples_sha256"])
-            progress = Progress(run_dir, config, stop)
-            trainer = progress.trainer = _trainer(run_dir, config, base, dtype, data, progress, team)
-            del base
-            check_stop()
-        with trainer.headless():
-            _enter(run_dir, "training", team)
-            with closing(Trackers(run_dir, config, progress)) as trackers:
-                trainer.add_callback(trackers)
-                _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
-            if team.any(stop.is_set()):
-                stop.set()
-            result |= progress.summary() | {"device": str(trainer.args.device), "dtype": _name(trainer.compute_dtype)}
-            if progress.losses:
-                if config.patience and progress.best and not stop.is_set():
-                    trainer.take_best()
-                save_adapter(trainer.adapted, run_dir / ADAPTER, writes=team.is_first)
-            result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
-            if not stop.is_set():
-                _enter(run_dir, "measuring", team)
-                result |= held_out_losses(trainer, progress, config)
+        _learn(run_dir, config, record["examples_sha256"], checkpoint, stop, team, result)
         team.leave()
-        if team.is_first:
-            if progress.losses:
-                result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
-            if result["state"] is State.FINISHED:
-                del trainer, progress  # the weights are loaded anew, for the chat's way of answering
-                result |= attribute_accuracy(run_dir, config, stop, beside=NOT_MEASURED not in result)
-                shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+        if team.is_first and (run_dir / ADAPTER).is_dir():
+            result["adapter_sha256"] = sha256_file(run_dir / ADAPTER / ADAPTER_WEIGHTS)
+        if team.is_first and result["state"] is State.FINISHED:  # the weights are loaded anew, as the chat has them
+            result |= attribute_accuracy(run_dir, config, stop, beside=NOT_MEASURED not in result)
+            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
+
+
+def _check_stop(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise Stopped
+
+
+def _learn(
+    run_dir: Path,
+    config: RunConfig,
+    sha256: str,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event,
+    team: Team,
+    result: dict[str, Any],
+) -> None:
+    """Train, save the adapter, and measure the held-out loss; when it returns, the memory is free again."""
+    trainer, progress = _prepared(run_dir, config, sha256, checkpoint, stop, team)
+    result["seconds"] = progress.seconds_before
+    with trainer.headless():
+        _enter(run_dir, "training", team)
+        with closing(Trackers(run_dir, config, progress)) as trackers:
+            trainer.add_callback(trackers)
+            _fit(trainer, config, None if checkpoint is None else str(checkpoint.path))
+        if team.any(stop.is_set()):
+            stop.set()
+        result |= progress.summary() | {"device": str(trainer.args.device), "dtype": trainer.chosen["dtype"]}
+        result["peak_memory_mb"] = _peak_memory_mb(config)
+        if progress.losses:
+            if config.patience and progress.best and not stop.is_set():
+                trainer.take_best()
+            save_adapter(trainer.adapted, run_dir / ADAPTER, writes=team.is_first)
+        result["state"] = State.STOPPED if stop.is_set() else State.FINISHED
+        if not stop.is_set():
+            _enter(run_dir, "measuring", team)
+            result |= held_out_losses(trainer, progress, config)
+
+
+def _prepared(
+    run_dir: Path, config: RunConfig, sha256: str, checkpoint: Checkpoint | None, stop: threading.Event, team: Team
+) -> tuple[RowTrainer, Progress]:
+    """Load the base and read the examples; the trainer, ready to go, and its progress."""
+    with team.together():
+        _enter(run_dir, "reading", team)
+        _check_stop(stop)
+        if team.is_first and not team.sharded:  # the estimate knows of one process, and whole weights
+            needed = estimate(config, ExamplesFile(run_dir / EXAMPLES), folder=run_dir)
+            log.info(needed.table())
+            check_fits(needed)
+        # What was found faster on this machine at the first start holds: another type would be another curve.
+        dtype = _dtype(checkpoint.chosen["dtype"]) if checkpoint else _compute_dtype(config)
+    dtype = team.agreed(dtype)
+    with team.together():
+        base, processor = load_checkpoint(
+            config.checkpoint,
+            device="cpu" if team.sharded else config.device,  # what is to be spread over GPUs may fit none of them
+            dtype=dtype if config.quantization == "none" else None,
+            quantization=config.quantization,
+        )
+        data = TrainingData(run_dir / EXAMPLES, processor, config, check=lambda: _check_stop(stop))
+        _check_unchanged(run_dir, data.sha256, sha256)
+        progress = Progress(run_dir, config, stop)
+        trainer = progress.trainer = _trainer(run_dir, config, base, dtype, data, progress, team)
+        trainer.is_over, trainer.is_stopped = (lambda: progress.has_waited), progress.is_stopped
+        _check_stop(stop)
+    return trainer, progress
 
 
 def _check_unchanged(run_dir: Path, found: str, expected: str) -> None:
@@ -145,9 +168,6 @@ def _trainer(
     progress: Progress,
     team: Team,
 ) -> RowTrainer:
-    """The trainer, ready to go."""
-    if config.quantization == "none":
-        base = base.bfloat16() if dtype == torch.bfloat16 else base.float()
     arguments = _arguments(run_dir, config)
     set_seed(config.seed)
     trainer = RowTrainer(
@@ -162,17 +182,18 @@ def _trainer(
         args=arguments,
         callbacks=[progress],
     )
+    lora = sum(weights.numel() for weights in trainer.adapted.parameters() if weights.requires_grad)
     steps = len(trainer.get_train_dataloader())
     is_once = config.max_steps <= steps if config.max_steps else config.epochs == 1
     data.images.room = Room(
         memory=config.feature_cache_mb * 1024**2,
-        disk=round(config.feature_disk_gb * 1e9) // team.local_size,
+        disk=disk_budget(config, run_dir, lora) // team.local_size,
         folder=run_dir / FEATURES,
         again=data.again if is_once else None,
     )
     log.info(
         f"{len(data.training)} rows of {sum(data.lengths) // len(data)} tokens on average, on {trainer.args.device} in "
-        f"{_name(dtype)}; {len(data.held_out)} rows are held out"
+        f"{trainer.chosen['dtype']}; {len(data.held_out)} rows are held out"
     )
     return trainer
 
@@ -198,8 +219,7 @@ def _recorded(run_dir: Path, team: Team) -> Iterator[dict[str, Any]]:
             shutil.rmtree(run_dir / FEATURES, ignore_errors=True)
             tidy(run_dir)
             free_reserve(run_dir)
-        result["seconds"] = round(time.monotonic() - started, 1)
-        result["peak_memory_mb"] = _peak_memory_mb()
+        result["seconds"] = round(result.get("seconds", 0) + time.monotonic() - started, 1)
         if _is_mine_to_write(run_dir, result, team):
             write_json(run_dir / RESULT, result)
         log.info(f"{result['state'].capitalize()} after {result['seconds']:.0f} s")
@@ -209,7 +229,7 @@ def _is_mine_to_write(run_dir: Path, result: dict[str, Any], team: Team) -> bool
     """The first process writes how the run ended, and any process that it has failed, unless another was before it."""
     if team.size == 1:
         return True
-    return (team.is_first or result["state"] is State.FAILED) and not (run_dir / RESULT).exists()
+    return team.may_write_end(failed=result["state"] is State.FAILED) and not (run_dir / RESULT).exists()
 
 
 def _enter(run_dir: Path, stage: str, team: Team) -> None:
@@ -238,18 +258,12 @@ def with_lora(base: InternVLForConditionalGeneration, config: RunConfig) -> Peft
     return model
 
 
-def _compute_dtype(base: InternVLForConditionalGeneration, config: RunConfig) -> torch.dtype:
-    if config.quantization != "none":  # bitsandbytes widens its weights to bfloat16 only
-        return torch.bfloat16
-    if config.dtype != "auto":
-        return torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
-    if not _on_cpu(config):
-        return torch.bfloat16
-    return faster_training_type(base.config.get_text_config().hidden_size)
+def _compute_dtype(config: RunConfig) -> torch.dtype:
+    return compute_type(config, "cpu" if _on_cpu(config) else "cuda", language_width(config.checkpoint))
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _dtype(name: str) -> torch.dtype:
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
 
 
 def _on_cpu(config: RunConfig) -> bool:
@@ -262,7 +276,7 @@ def _arguments(run_dir: Path, config: RunConfig) -> TrainingArguments:
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.schedule,
+        lr_scheduler_type="constant_with_warmup" if config.schedule == "constant" else config.schedule,
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.clip,
@@ -293,8 +307,8 @@ def _fit(trainer: RowTrainer, config: RunConfig, checkpoint: str | None) -> None
         ) from error
 
 
-def _peak_memory_mb() -> int:
-    """Of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
+def _peak_memory_mb(config: RunConfig) -> int:
+    """Of the GPU, or of the process."""
+    if not _on_cpu(config):
         return round(torch.cuda.max_memory_allocated() / 1e6)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)

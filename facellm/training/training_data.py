@@ -84,6 +84,10 @@ class TrainingData(Dataset[list[Row]]):
         """These rows, in tokens."""
         return [make_row([self._pair(self._example(index)) for index in self._indexes(row)]) for row in rows]
 
+    def image_count(self, rows: Sequence[int]) -> int:
+        """How many images these rows have in all."""
+        return len({image for row in rows for image in self._seen[row]})
+
     @property
     def again(self) -> set[int]:
         """Numbers of the images that are needed more than once in an epoch, or are measured."""
@@ -129,6 +133,11 @@ class TrainingData(Dataset[list[Row]]):
         self.training, self.held_out = array("q"), array("q")
         for row, images in enumerate(self._seen):
             (self.training if held.isdisjoint(images) else self.held_out).append(row)
+        if not self.training:
+            raise DataError(
+                f"held_out is {share:g}, and no image is left to train on, since the {len(names)} images share their "
+                "pairs. Set held_out to 0."
+            )
         self.pairs = tuple(sum(len(self._indexes(row)) for row in rows) for rows in (self.training, self.held_out))
 
     def _indexes(self, row: int) -> Sequence[int]:

@@ -39,8 +39,8 @@ class Progress(TrainerCallback):
     """Trainer's callback for one run; `trainer` is to be set before it begins.
 
     Attributes:
-        best: the lowest held-out loss, if any was measured.
-        stopped_early: whether the held-out loss has ended the run.
+        stop: set when the run is to end.
+        measured: the held-out losses so far.
     """
 
     trainer: RowTrainer
@@ -49,13 +49,13 @@ class Progress(TrainerCallback):
         self.run_dir = run_dir
         self.config = config
         self.stop = stop
-        self.stopped_early = False
         self.losses = [float(line["loss"]) for line in json_lines(run_dir / METRICS)]
         self.measured = [Measurement(line["step"], line["loss"]) for line in json_lines(run_dir / HELD_OUT)]
         last = list(json_lines(run_dir / METRICS))[-1:]
         self.seconds_before = float(last[0]["seconds"]) if last else 0.0
         self.tokens_before = int(last[0]["tokens"]) if last else 0
         self.first_step = 0
+        self.tokens = self.tokens_before
         self.started = self.saved = time.monotonic()
 
     @property
@@ -82,20 +82,23 @@ class Progress(TrainerCallback):
         """Decide whether to stop, to measure and to save."""
         last = state.global_step >= state.max_steps
         due = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
-        stop, due = self._agreed(self.stop.is_set(), due)
+        stop, due = self.is_stopped(), self._any(due)
         control.should_training_stop |= stop
         control.should_evaluate = bool(self.trainer.data.held_out) and not stop and (last or self._time_to_look(state))
         control.should_save = stop or due or last
 
-    def _agreed(self, stop: bool, due: bool) -> tuple[bool, bool]:
-        """Whether any process says so: they stop, and save, at the same step."""
-        if self.trainer.args.world_size == 1:
-            return stop, due
-        flags = torch.tensor([stop, due], dtype=torch.int32, device=self.trainer.args.device)
-        stop, due = (self.trainer.accelerator.reduce(flags, "sum") > 0).tolist()
-        if stop:
+    def is_stopped(self) -> bool:
+        """Whether any process has been told to stop; all ask at the same moments, so that they end at the same step."""
+        if self._any(self.stop.is_set()):
             self.stop.set()
-        return stop, due
+        return self.stop.is_set()
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.trainer.args.world_size == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=self.trainer.args.device)
+        return bool(self.trainer.accelerator.reduce(flags, "sum") > 0)
 
     def _time_to_look(self, state: TrainerState) -> bool:
         """Whether one of the epoch's equal parts ends with this step."""
@@ -104,7 +107,7 @@ class Progress(TrainerCallback):
         return now > before
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the held-out loss down; stop where it has not fallen for too long."""
+        """Write the held-out loss down."""
         found = Measurement(state.global_step, kwargs["metrics"]["eval_loss"])
         is_best = found.step > 0 and (self.best is None or found.loss < self.best.loss)
         self.measured.append(found)
@@ -112,19 +115,22 @@ class Progress(TrainerCallback):
             line = {"step": found.step, "loss": found.loss, "best": is_best, "seconds": round(self.seconds, 2)}
             append_json(self.run_dir / HELD_OUT, line)
             log.info(f"step {found.step}  held-out loss {found.loss:.4f}{'  the lowest yet' if is_best else ''}")
-        if not self.config.patience:
-            return
-        if is_best:
+        if self.config.patience and is_best:
             self.trainer.save_best()
+        if found.step < state.max_steps and self.has_waited:
+            control.should_training_stop = control.should_save = True
+
+    @property
+    def has_waited(self) -> bool:
+        """Whether the held-out loss has not fallen for so many measurements that the run is to end."""
         since = [each for each in self.measured if self.best is not None and each.step > self.best.step]
-        if len(since) >= self.config.patience:
-            self.stopped_early = control.should_training_stop = control.should_save = True
+        return 0 < self.config.patience <= len(since)
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """The checkpoint is written; from now on it counts."""
         self.trainer.accelerator.wait_for_everyone()
         if self.trainer.is_world_process_zero():
-            complete(self.run_dir, state.global_step)
+            complete(self.run_dir, state.global_step, self.trainer.chosen)
         self.saved = time.monotonic()
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -158,10 +164,10 @@ class Progress(TrainerCallback):
         last = self.losses[-10:]
         return {
             "steps": len(self.losses),
-            "tokens": self.tokens if len(self.losses) > self.first_step else self.tokens_before,
+            "tokens": self.tokens,
             "first_loss": self.losses[0] if self.losses else None,
             "last_loss": sum(last) / len(last) if last else None,
-            "early_stop": self.stopped_early,
+            "early_stop": self.has_waited and len(self.losses) < self.trainer.state.max_steps,
         }
 
 
