@@ -230,6 +230,9 @@ class Settings(BaseSettings):
         Args:
             wanted: a name (a run's, or of the configured adapter), a folder, a Hub id, or none; None: as configured.
             beside: the base model that was named, if one was: the configured adapter was not made for that.
+
+        Raises:
+            ConfigError: it is a run that has left no adapter yet.
         """
         if wanted is None:
             return None if beside or self.adapter_path is None else str(self.adapter_path)
@@ -237,8 +240,15 @@ class Settings(BaseSettings):
             return None
         if wanted == self.adapter_name:
             return str(self.adapter_path)
-        of_run = self.runs_dir / wanted / "adapter"
-        return str(of_run) if of_run.is_dir() and not Path(wanted).is_dir() else wanted
+        run = self.runs_dir / wanted
+        if Path(wanted).is_dir() or not (run / "config.json").is_file():
+            return wanted
+        if not (run / "adapter").is_dir():
+            raise ConfigError(
+                f"The run {wanted} has left no adapter yet. Wait until it has ended, or stop it, which saves one; "
+                f"python -m facellm runs says how it stands."
+            )
+        return str(run / "adapter")
 
     @property
     def adapter_name(self) -> str | None:

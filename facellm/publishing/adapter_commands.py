@@ -100,6 +100,10 @@ def push_command(
             print((folder / "README.md").read_text(encoding="utf-8"))
             for path in sorted(folder.iterdir()):
                 print(f"{path.stat().st_size:>14,} bytes  {path.name}")
+            if facts.base_repository is None:
+                print(
+                    f"Mind that others cannot load the base {facts.base}: name its repository with --base OWNER/NAME."
+                )
             print(f"Nothing was sent to {repository}.")
             return
         message = f"LoRA adapter {facts.name}, {facts.sha256[:12]}"

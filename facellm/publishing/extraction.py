@@ -14,6 +14,7 @@ the rounding came 1.9 times nearer to those, and no nearer, mostly further, to t
 import dataclasses
 import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -337,5 +338,6 @@ def _save(layers: Sequence[Factored], linears: Sequence[str], base: StoredWeight
     config.save_pretrained(str(folder))
     try:
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        shutil.copymode(folder / "adapter_config.json", folder / WEIGHTS)  # safetensors lets none but the owner read it
     except SafetensorError as error:
         raise DataError(f"The adapter was not written: {error}. Make room, or choose another place.") from error

@@ -238,7 +238,7 @@ def _losses(result: dict[str, Any]) -> str:
     text = table(("mean cross entropy of the answers' tokens", "before", "after"), rows) if rows else ""
     held_out = result.get("held_out")
     if not held_out:
-        return text + "\nHeld-out loss: not measured.\n"
+        return text + "\nHeld-out loss: not measured at the end.\n"
     named = [("the base", "base"), ("this adapter", "run"), (_other(result), "in_use")]
     there = [(who, _loss(held_out[key])) for who, key in named if held_out.get(key) is not None]
     return text + "\n" + table((f"held-out loss, {held_out['pairs']:,} pairs", "loss"), there)

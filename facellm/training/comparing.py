@@ -139,7 +139,7 @@ def outcome_rows(found: Comparison) -> list[tuple[str, list[str]]]:
         ("accuracy", [_accuracy(each) for each in one]),
         ("  of the base", [_share(each.accuracy_base) for each in one]),
         ("  of the adapter in use", [_share(each.accuracy_in_use) for each in one]),
-        ("training loss", [_number(each.loss) for each in one]),
+        ("training loss, smoothed", [_number(each.loss) for each in one]),
         ("steps", [f"{each.steps:,}" for each in one]),
         ("time", [duration(each.seconds) if each.seconds else "–" for each in one]),
         ("tokens", ["–" if each.tokens is None else f"{each.tokens:,}" for each in one]),

@@ -66,7 +66,9 @@ class RunConfig(BaseModel):
     clip: float = Field(default=1.0, gt=0, description="Largest norm of a step's gradient.")
 
     rank: int = Field(default=16, ge=1, le=1024, description="Rank of the LoRA matrices.")
-    alpha: int = Field(default=32, ge=1, le=4096, description="LoRA's scale; its effect is alpha / rank.")
+    alpha: int = Field(
+        default=32, ge=1, le=4096, description="LoRA's scale; its effect is alpha / rank. Twice the rank unless set."
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Share of LoRA's inputs dropped in training.")
 
     rslora: bool = Field(

@@ -17,6 +17,7 @@ from facellm.errors import ConfigError
 from facellm.training.recipe import RunConfig
 
 CHOSEN_ELSEWHERE = {"base_model", "snapshot", "snapshot_sha256", "compare_with"}  # on what, not how
+CHOSEN_ELSEWHERE |= {"dora"}  # refused, whatever it says
 FIRST = ("epochs",)  # always in sight
 SPEED = {"rows_at_once", "share_prefix", "max_length", "device", "dtype", "quantization", "attention"}
 SPEED |= {"gradient_checkpointing", "feature_cache_mb", "feature_disk_gb", "checkpoint_minutes"}

@@ -262,5 +262,7 @@ def save_adapter(model: PeftModel, folder: Path, *, writes: bool = True) -> None
         shutil.rmtree(partial, ignore_errors=True)
         raise
     (partial / "README.md").unlink()  # PEFT's form of a model card, not filled in
+    for weights in partial.glob("*.safetensors"):  # which safetensors lets none but the owner read
+        shutil.copymode(partial / "adapter_config.json", weights)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

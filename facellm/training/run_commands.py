@@ -47,7 +47,10 @@ def recipe(
     if as_json:
         print(json.dumps(values, indent=2))
         return
-    rows = [(name, str(value), RunConfig.model_fields[name].description or "") for name, value in values.items()]
+    rows = [
+        (name, "not set" if value is None else str(value), RunConfig.model_fields[name].description or "")
+        for name, value in values.items()
+    ]
     print("\n".join(_table(rows)))
 
 

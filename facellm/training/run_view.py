@@ -165,7 +165,7 @@ def _going(run: RunStatus) -> str:
     if not run.step:
         return f"Measuring the held-out loss of the base. {NO_STEPS}"
     held_out = "" if run.held_out is None else f" · held-out loss {run.held_out:.3f}"
-    return f"{step} · loss {run.loss or 0:.3f}{held_out} · about {duration(run.eta_s or 0)} left"
+    return f"{step} · loss {run.loss or 0:.3f}{held_out} · about {duration(run.eta_s or 0)} of training left"
 
 
 def _finished(run: RunStatus) -> str:

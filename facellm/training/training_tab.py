@@ -292,9 +292,14 @@ class _Tuning:
         to_go_on = "Resume" if run.can_resume else "Start" if run.state is State.MADE else "Start again"
         may_go_on = may and run.config is not None and run.state not in (*GOING, State.FINISHED)
         return [
-            gr.update(visible=not going, interactive=run.adapter is not None and not no_chat),
+            gr.update(visible=not going and run.adapter is not None, interactive=not no_chat),
             gr.update(visible=going and may, value=to_stop, interactive=not run.stopping),
-            gr.update(visible=may_go_on, value=to_go_on, interactive=True),
+            gr.update(
+                visible=may_go_on,
+                value=to_go_on,
+                interactive=True,
+                variant="secondary" if run.adapter is not None else "primary",  # the next step stands out
+            ),
             gr.update(visible=not going and may),
             hidden,
             hidden,
