@@ -110,7 +110,12 @@ def test_a_command_takes_an_adapter_by_its_name(data_dir: Path) -> None:
     settings = load_settings()
     folder = data_dir / "runs" / "run-1" / "adapter"
     folder.mkdir(parents=True)
+    (folder.parent / "config.json").touch()
     assert settings.find_adapter("run-1", beside=None) == str(folder)
+    (data_dir / "runs" / "run-2").mkdir()
+    (data_dir / "runs" / "run-2" / "config.json").touch()
+    with pytest.raises(ConfigError, match="The run run-2 has left no adapter yet"):
+        settings.find_adapter("run-2", beside=None)
     assert settings.find_adapter("facellm-tiny", beside="x") == str(EMBEDDED_ADAPTER)
     assert settings.find_adapter(None, beside=None) == str(EMBEDDED_ADAPTER)
     assert settings.find_adapter(None, beside="x") is None

@@ -24,7 +24,10 @@ SITUATIONS = [
     (run(State.RUNNING), "Loading the model. The curve begins with the first step."),
     (run(State.RUNNING, stage="reading"), "Reading the pictures. The curve begins with the first step."),
     (run(State.RUNNING, stage="reading", **LOSS), "Reading the pictures, to go on after step 7."),
-    (run(State.RUNNING, stage="training", eta_s=61, **LOSS), "Step 7 of 100 · loss 1.500 · about 1 min 1 s left"),
+    (
+        run(State.RUNNING, stage="training", eta_s=61, **LOSS),
+        "Step 7 of 100 · loss 1.500 · about 1 min 1 s of training left",
+    ),
     (run(State.RUNNING, stage="measuring", **LOSS), "Trained. Now it is measured beside the base"),
     (run(State.STOPPED), "Stopped before the first step; there is nothing to chat with."),
     (

@@ -294,12 +294,7 @@ class _Tuning:
         return [
             gr.update(visible=not going and run.adapter is not None, interactive=not no_chat),
             gr.update(visible=going and may, value=to_stop, interactive=not run.stopping),
-            gr.update(
-                visible=may_go_on,
-                value=to_go_on,
-                interactive=True,
-                variant="secondary" if run.adapter is not None else "primary",  # the next step stands out
-            ),
+            gr.update(visible=may_go_on, value=to_go_on, interactive=True),
             gr.update(visible=not going and may),
             hidden,
             hidden,
