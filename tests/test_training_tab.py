@@ -66,9 +66,10 @@ def opened(browser: Any, url: str) -> Any:
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.failures = []
     page.on("pageerror", lambda error: page.failures.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector("#tune-begin")
-    page.wait_for_selector("#tune-head h3")
+    with served_tab.settled(page):  # else what the page asks for first may undo what a test has chosen by then
+        page.goto(url)
+        page.wait_for_selector("#tune-begin")
+        page.wait_for_selector("#tune-head h3")
     return page
 
 
@@ -125,10 +126,11 @@ def test_from_the_button_to_an_adapter(
         assert not page.is_visible("#tune-resume")
         assert page.get_by_label("Name").input_value() == ""
         shown = page.inner_text("#tune-results")
-        page.reload()
+        with served_tab.settled(page):
+            page.reload()
         head(page, "finished")
         page.wait_for_selector("#tune-results table")
-        assert page.inner_text("#tune-results") == shown
+        page.wait_for_function("text => document.querySelector('#tune-results').innerText === text", arg=shown)
         assert page.is_checked("#tune-runs input")
         assert "first · finished · 16 pairs" in page.inner_text("#tune-runs")
         closed(page)
@@ -175,7 +177,8 @@ def test_a_second_run_waits_and_a_killed_one_is_resumed(browser: Any, data_dir: 
         head(page, "failed")
         head(page, "Resume goes on after step")
         assert "was killed" in page.inner_text("#tune-head")
-        page.reload()  # and another visitor's page, and that of another app
+        with served_tab.settled(page):
+            page.reload()  # and another visitor's page, and that of another app
         head(page, "Made, but not started.")
         page.locator("#tune-runs").get_by_text("run-1").click()
         head(page, "Resume goes on after step")
