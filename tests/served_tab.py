@@ -40,7 +40,11 @@ def settled(page: Any, timeout: float = 30) -> Iterator[None]:
     def ends(request: Any) -> None:
         going.discard(request)
 
-    listeners = {"request": begins, "requestfinished": ends, "requestfailed": ends}
+    def leaves(frame: Any) -> None:
+        if frame == page.main_frame:  # of the page that is left no end is told
+            going.clear()
+
+    listeners = {"request": begins, "requestfinished": ends, "requestfailed": ends, "framenavigated": leaves}
     for name, listener in listeners.items():
         page.on(name, listener)
     try:
