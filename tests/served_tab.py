@@ -23,37 +23,44 @@ def served(page: gr.Blocks, **options: Any) -> Iterator[str]:
         page.close()
 
 
+QUIET, LONG_QUIET = 0.3, 3.0  # seconds
+
+
 @contextmanager
 def settled(page: Any, timeout: float = 30) -> Iterator[None]:
-    """A page of Playwright: do what the block does, and then wait until all events that it has caused have ended.
+    """A page of Playwright: do what the block does, and then wait until the events that it has caused have ended.
 
     Events may follow from each other, and what they change need not show. While there is one, the page has a request
-    of the queue open; seconds of nothing are not needed, since the next event is sent before the stream of the last
-    one is closed, or within a moment of it.
+    of the queue open, and the next event is sent before the stream of the last one is closed, or within a moment of
+    it. The end of a stream that the page itself breaks off is not always told, so what is open counts as ended, too,
+    once nothing has been asked for and nothing on the page has changed for `LONG_QUIET`.
     """
     going: set[Any] = set()
+    changed = time.monotonic()
 
     def begins(request: Any) -> None:
+        nonlocal changed
         if "/queue/" in request.url:
             going.add(request)
+            changed = time.monotonic()
 
     def ends(request: Any) -> None:
-        going.discard(request)
+        nonlocal changed
+        if request in going:
+            going.discard(request)
+            changed = time.monotonic()
 
-    def leaves(frame: Any) -> None:
-        if frame == page.main_frame:  # of the page that is left no end is told
-            going.clear()
-
-    listeners = {"request": begins, "requestfinished": ends, "requestfailed": ends, "framenavigated": leaves}
+    listeners = {"request": begins, "requestfinished": ends, "requestfailed": ends}
     for name, listener in listeners.items():
         page.on(name, listener)
     try:
         yield
-        end, quiet = time.monotonic() + timeout, 0
-        while quiet < 4:
+        end, shown = time.monotonic() + timeout, ""
+        while time.monotonic() - changed < (LONG_QUIET if going else QUIET):
             assert time.monotonic() < end, f"still going after {timeout} s: {[request.url for request in going]}"
             page.wait_for_timeout(50)
-            quiet = 0 if going else quiet + 1
+            if (now := page.evaluate("document.body.innerHTML")) != shown:
+                shown, changed = now, time.monotonic()
     finally:
         for name, listener in listeners.items():
             page.remove_listener(name, listener)
